@@ -1,6 +1,6 @@
 """The node's processes and what they share.
 
-`supervisor`, `worker`, `scribe` and `status` are imported by those who run them, so that nobody loads what it does not need.
+`supervisor`, `worker`, `scribe` and `status` are imported by those who run them, so that nobody loads too much.
 """
 
 from edgeproxy.node.control import Control, ControlWord, Description, NodeState, TracingState

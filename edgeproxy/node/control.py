@@ -1,8 +1,8 @@
 """The control page: a small shared mapping that the supervisor writes and that workers look at for each request.
 
-It is how a node is told things without a message, a lock or a restart: tracing on or off, the sampler, the generation of
-the configuration. Other processes (scribe, command line) read it too. This module knows the page's layout; who decides
-what it says is the supervisor.
+It is how a node is told things without a message, a lock or a restart: tracing on or off, the sampler, the generation
+of the configuration. Other processes (scribe, command line) read it too. This module knows the page's layout; who
+decides what it says is the supervisor.
 
 Rules that keep it whole:
 - one writer, the supervisor; everything else only reads;
@@ -146,7 +146,8 @@ class Control:
     def open(cls, path: Path) -> "Control":
         """Map the page at `path` for reading.
 
-        Raises FileNotFoundError or another OSError when there is none, ControlPageError when it is no page of this version.
+        Raises OSError when there is none (FileNotFoundError) or it can't be read, ControlPageError when it is
+        no page of this version.
         """
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
