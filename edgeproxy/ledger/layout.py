@@ -1,13 +1,15 @@
 """The ledger file's layout: where each number and each byte lies in the memory that a worker shares with its readers.
 
-This module knows offsets and names, nothing of who writes or reads. A ledger file is, in this order: a header page of 64-bit words
-(identity, ring positions, acknowledgements, counters), the in-flight slots, the ring of finished records.
+This module knows offsets and names, nothing of who writes or reads. A ledger file is, in this order: a header page of
+64-bit words (identity, ring positions, acknowledgements, counters), the in-flight slots, the ring of finished records.
 
 Rules that keep it whole:
-- the worker alone writes `HEAD`, the slots, the acknowledgements and the counters; the scribe alone writes `TAIL` and `BATCH_*`;
-- bytes first, position after: a record is in the ring before `HEAD` covers it, a slot's text is there before its state says open;
-- a slot is closed only after its record is in the ring, so whatever moment the worker dies at, a request is in a slot or in the
-  ring, or in both with the same `seq` as the ring's last record: never in neither.
+- the worker alone writes `HEAD`, the slots, the acknowledgements and the counters; the scribe alone writes `TAIL` and
+  `BATCH_*`; once the worker is dead, who holds the file's lock in its stead writes what the worker would have;
+- bytes first, position after: a record is in the ring before `HEAD` covers it, a slot's text is there before its state
+  says open;
+- a slot is closed only after its record is in the ring, so whatever moment the worker dies at, a request is in a slot
+  or in the ring, or in both with the same `seq` as the ring's last record: never in neither.
 """
 
 import struct
@@ -22,7 +24,9 @@ SLOT_BYTES = 1024
 SLOT_HEADER = struct.Struct("<QHBB")
 """A slot's head: sequence number, length of the text, stage, state (written last)."""
 SLOT_TEXT = 16
-"""Offset of a slot's text: the record's line as far as it is known when the request begins (valid JSON but for its end)."""
+"""Offset of a slot's text: the record's line as far as it is known when the request begins (valid JSON but for its
+end).
+"""
 SLOT_TEXT_BYTES = SLOT_BYTES - SLOT_TEXT
 SLOT_STAGE = 10
 SLOT_STATE = 11

@@ -1,7 +1,7 @@
 """The worker's side of the ledger: opens a slot for each request, publishes each finished record, counts.
 
-On every request's way, therefore synchronous and allocating little. Its only I/O is the shared mapping; what happens to a line when the
-ring is full is the caller's (`overflow`), since a request never waits for a reader.
+On every request's way, therefore synchronous and allocating little. Its only I/O is the shared mapping; what happens
+to a line when the ring is full is the caller's (`overflow`), since a request never waits for a reader.
 """
 
 import fcntl
@@ -35,7 +35,9 @@ _APPENDING = int(SlotState.APPENDING)
 
 
 class LedgerWriter:
-    """One worker's ledger, held under an exclusive lock for the worker's life: the lock's end tells readers that the owner is dead."""
+    """One worker's ledger, held under an exclusive lock for the worker's life: the lock's end tells readers that the
+    owner is dead.
+    """
 
     def __init__(self, path: Path, fd: int, mapping: mmap.mmap, slots: int, ring_bytes: int) -> None:
         """Use `create`."""
@@ -49,7 +51,7 @@ class LedgerWriter:
         self._ring = ring_offset(slots)
         self._capacity = ring_bytes
         self._head = 0
-        self._limit = ring_bytes
+        self._limit = ring_bytes // 2
         self.overflow: Callable[[bytes], bool] = _refuse
         """Called with a line that the ring has no room for; says whether the line was kept."""
 
@@ -97,7 +99,8 @@ class LedgerWriter:
         return int(words[Word.SLOTS]) - len(self._free)
 
     def open(self, seq: int, text: bytes) -> int:
-        """Give a request its slot and return the slot's handle; `text` is the beginning of its record, at most `SLOT_TEXT_BYTES`.
+        """Give a request its slot and return the slot's handle; `text` is the beginning of its record, at most
+        `SLOT_TEXT_BYTES`.
 
         Raises IndexError when every slot is taken.
         """
@@ -116,7 +119,11 @@ class LedgerWriter:
         head = self._head
         end = head + len(line)
         if end > self._limit:
-            self._limit = self._words[9] + self._capacity  # Word.TAIL; an enum member costs 20 ns on every request
+            # Half the ring at most for one line: what is being copied when the worker dies must not overwrite the last
+            # published line, which recovery reads behind `HEAD`. Held by asking for a new limit each half ring, so
+            # that it costs nothing here.
+            tail = self._words[9]  # Word.TAIL; an enum member costs 20 ns on every request
+            self._limit = min(tail + self._capacity, head + self._capacity // 2)
             if end > self._limit:
                 self._append(slot, line)
                 return
