@@ -1,0 +1,57 @@
+# edgeproxy's workshop. Every target sets up what it needs; ARGS="…" is handed to the command that a target runs.
+#
+#   make setup PYTHON=/path/to/python3.13    builds .venv with that interpreter
+#   make test ARGS="tests/ledger -k ring"    runs some of the tests
+#   make lock UPGRADE=1                      takes the newest versions that pyproject.toml allows
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format bench reference lock clean
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+ARGS ?=
+UPGRADE ?=
+PYTHON ?=
+
+# Debian keeps nginx, redis-server and varnishd where an ordinary user's PATH does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+export PYTHON
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+setup: $(INSTALLED) ## build .venv and install edgeproxy in it (the targets below call it themselves)
+
+$(INSTALLED): pyproject.toml requirements.lock scripts/setup.sh
+	@scripts/setup.sh
+
+run: setup ## run the demo: an origin, the node in front of it, and curl lines to try
+	@exec $(BIN)/edgeproxy demo $(ARGS)
+
+test: setup ## run all tests (installs redis-server, nginx and logrotate through apt where it may)
+	@scripts/apt-install.sh redis-server:redis-server nginx:nginx logrotate:logrotate || echo "Tests that need what is missing are skipped." >&2
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## check style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup ## put the code into the house format, imports sorted
+	$(BIN)/ruff check --select I --fix --quiet
+	$(BIN)/ruff format
+
+bench: setup ## measure edgeproxy beside nginx, Varnish and mitmproxy (installs them and wrk through apt where it may)
+	@scripts/apt-install.sh nginx:nginx /usr/lib/nginx/modules/ngx_http_lua_module.so:libnginx-mod-http-lua varnishd:varnish wrk:wrk
+	@exec $(BIN)/python -m bench $(ARGS)
+
+reference: setup ## write docs/configuration.md and conf/edgeproxy.toml from the configuration's types
+	$(BIN)/python -m edgeproxy.config.reference $(ARGS)
+
+lock: setup ## resolve requirements.lock: every package with its hashes, for CPython 3.12 and newer
+	@scripts/lock.sh $(if $(UPGRADE),--upgrade) $(ARGS)
+
+clean: ## remove .venv and all that the tools left behind
+	rm -rf .venv .setup.lock .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
