@@ -1,6 +1,7 @@
 """The one platform check: says plainly, before anything that needs Linux is imported, that edgeproxy runs nowhere else.
 
-Knows the platform's name and nothing of the rest; imports only the standard library, so that it works where nothing else does.
+Knows the platform's name and nothing of the rest; imports only the standard library, so that it works where nothing
+else does.
 """
 
 import sys
