@@ -1,140 +1,157 @@
-"""W3C Trace Context, level 1 and 2: what came in, what this request's trace is, what goes out.
+"""W3C Trace Context, levels 1 and 2: what came in, where this request stands in its trace, what goes out.
 
-Knows: the grammar of traceparent and tracestate, and when a context is continued, restarted or passed through. Must not: do I/O,
-read a clock, know connections, or raise on anything that a peer can send.
+May know: the grammar of traceparent and tracestate, and when a context is continued, restarted or passed on. Must not:
+do I/O, read a clock, know connections or configuration, or raise at anything that a peer can send.
 """
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from edgeproxy.tracing.ids import IdSource
-from edgeproxy.tracing.sampler import Sampler, SamplerKind
+from edgeproxy.tracing.sampler import LOW_HALF, Sampler, SamplerKind
 
 SAMPLED = 0x01
 RANDOM = 0x02
-_KNOWN_FLAGS = SAMPLED | RANDOM
-_FLAGS = ("00", "01", "02", "03")
+_RANDOM_SAMPLED = RANDOM | SAMPLED
+_FLAGS_TEXT = ("00", "01", "02", "03")
 _MAX_MEMBERS = 32
 _OWS = b" \t"
 
+# A version that is yet to come may go on after the flags, behind a dash; 00 ends there. What follows is not looked
+# into, but it is sent on when tracing is off, so it has to be text that is fit for a header.
 _TRACEPARENT = re.compile(
-    rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-[\x20-\x7e]*)?"
+    r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-[\x20-\x7e]*)?"
 )
+
+# The key grammar is level 2's, in which `@` is a character like others; level 1's tenant@system keys are all within it.
 _MEMBER = re.compile(
     rb"([a-z0-9][a-z0-9_\-*/@]{0,255})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
 
 
-class RemoteParent(NamedTuple):
+class RemoteParent(Struct, frozen=True, gc=False):
     """A valid incoming traceparent."""
 
     trace_id: str
     span_id: str
-    flags: int
-    raw: bytes
+    flags: int  # SAMPLED and RANDOM; others are not defined
+    raw: bytes  # the field's value as it came
 
 
 def parse_traceparent(values: Sequence[bytes]) -> RemoteParent | None:
-    """The peer's context, or None if there is none, it is invalid, or there are several."""
+    """The context that the peer sent, or None: there is none, it is invalid, or there are several fields."""
     if len(values) != 1:
         return None
     raw = values[0].strip(_OWS)
-    match = _TRACEPARENT.fullmatch(raw)
+    match = _TRACEPARENT.fullmatch(raw.decode("latin-1"))
     if match is None:
         return None
-    version, trace_id, span_id, flags, rest = match.groups()
-    if version == b"00" and rest is not None:
-        return None
-    return RemoteParent(trace_id.decode(), span_id.decode(), int(flags, 16) & _KNOWN_FLAGS, raw)
+    trace_id, span_id, flags = match.groups()
+    return RemoteParent(trace_id, span_id, int(flags, 16) & _RANDOM_SAMPLED, raw)
 
 
 def parse_tracestate(values: Sequence[bytes]) -> bytes | None:
-    """The members of all fields in order, joined; None if there are none or anything in them is invalid."""
+    """The members of all fields, in order, or None: there are none, one is invalid, or there are more than 32.
+
+    Of members with the same key the first is kept, which is the latest, since each participant writes in front. No one
+    may send such a list, but who receives one is to pass the state on (w3c/trace-context #477, #548).
+    """
     members: dict[bytes, bytes] = {}
-    for field in b",".join(values).split(b","):
-        member = field.strip(_OWS)
+    count = 0
+    for part in b",".join(values).split(b","):
+        member = part.strip(_OWS)
         if not member:
             continue
+        count += 1
         match = _MEMBER.fullmatch(member)
-        if match is None or match[1] in members:
+        if match is None or count > _MAX_MEMBERS:
             return None
-        members[match[1]] = member
-    if not members or len(members) > _MAX_MEMBERS:
-        return None
-    return b",".join(members.values())
+        members.setdefault(match[1], member)
+    return b",".join(members.values()) or None
 
 
 def format_traceparent(trace_id: str, span_id: str, flags: int) -> str:
-    """A version 00 traceparent."""
-    return f"00-{trace_id}-{span_id}-{_FLAGS[flags & _KNOWN_FLAGS]}"
+    """The version 00 field value, which traceresponse shares."""
+    return f"00-{trace_id}-{span_id}-{_FLAGS_TEXT[flags & _RANDOM_SAMPLED]}"
 
 
-class RequestTrace:
-    """One request's place in a trace, fixed when it begins."""
+class RequestTrace(Struct, gc=False):
+    """Where one request stands in its trace.
 
-    __slots__ = (
-        "flags", "link", "parent_id", "passthrough", "recording", "request_id", "sampled", "span_id", "trace_id", "tracestate",
-    )
+    A msgspec Struct, because making one costs 0.10 us; a class with __slots__ and an __init__ takes 0.32 us.
+    """
 
-    def __init__(
-        self, trace_id: str, span_id: str, request_id: str, *, parent_id: str | None = None, flags: int = 0, sampled: bool = False,
-        recording: bool = False, tracestate: bytes | None = None, link: str | None = None, passthrough: bytes | None = None,
-    ) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.request_id = request_id
-        self.parent_id = parent_id
-        self.flags = flags
-        self.sampled = sampled
-        self.recording = recording
-        self.tracestate = tracestate
-        self.link = link
-        self.passthrough = passthrough
+    trace_id: str
+    span_id: str  # of the SERVER span
+    request_id: str
+    parent_id: str | None = None
+    flags: int = 0  # what this node says of the trace: SAMPLED, RANDOM
+    sampled: bool = False
+    recording: bool = False  # tracing is on
+    tracestate: bytes | None = None  # to send on
+    link: str | None = None  # "trace id-span id" that an untrusted peer sent
+    passthrough: bytes | None = None  # the traceparent to send on as it came: tracing is off
 
 
 class Tracer:
-    """Begins the trace of each request, under the settings of the moment."""
+    """Begins the trace of every request, under the settings of that moment. Tracing is off until it is configured."""
 
-    __slots__ = ("_enabled", "_ids", "_sampler")
+    __slots__ = ("_bound", "_enabled", "_mint", "_sampler")
 
     def __init__(self, ids: IdSource) -> None:
-        self._ids = ids
-        self._enabled = False
-        self._sampler = Sampler(SamplerKind.ALWAYS_OFF, 0.0)
+        self._mint = ids.mint
+        self.configure(enabled=False, sampler=SamplerKind.ALWAYS_OFF, ratio=0.0)
 
     def configure(self, enabled: bool, sampler: SamplerKind, ratio: float) -> None:
-        """Take new settings; requests that have begun keep theirs."""
+        """Takes new settings. Requests that have begun keep what they began with."""
         self._sampler = Sampler(sampler, ratio)
+        self._bound = self._sampler.bound
         self._enabled = enabled
 
     def begin(
-        self, now_ns: int, traceparents: Sequence[bytes] | None, tracestates: Sequence[bytes] | None, trusted: bool,
+        self,
+        now_ns: int,
+        traceparents: Sequence[bytes] | None,
+        tracestates: Sequence[bytes] | None,
+        trusted: bool,
     ) -> RequestTrace:
-        """The trace of a request that arrived at `now_ns` with these header fields from a peer that is trusted or not."""
-        parent = parse_traceparent(traceparents) if traceparents else None
-        trace_id, span_id, request_id = self._ids.mint(now_ns)
-        if parent is None or not trusted:
-            link = f"{parent.trace_id}-{parent.span_id}" if parent is not None else None
-            if not self._enabled:
-                return RequestTrace(trace_id, span_id, request_id, link=link)
-            sampled = self._sampler.minted(trace_id)
-            return RequestTrace(
-                trace_id, span_id, request_id, flags=RANDOM | sampled, sampled=sampled, recording=True, link=link
-            )
+        """The trace of a request that came at `now_ns` with these header fields, from a peer that is trusted or not."""
+        if traceparents:
+            parent = parse_traceparent(traceparents)
+            if parent is not None:
+                return self._join(now_ns, parent, tracestates) if trusted else self._restart(now_ns, parent)
+        trace_id, span_id, request_id = self._mint(now_ns)
         if not self._enabled:
+            return RequestTrace(trace_id, span_id, request_id)
+        # Sampler.minted() written out: its call would add 0.06 us to the 0.86 us that begin() takes.
+        if trace_id[LOW_HALF] < self._bound:
+            return RequestTrace(trace_id, span_id, request_id, None, _RANDOM_SAMPLED, True, True)
+        return RequestTrace(trace_id, span_id, request_id, None, RANDOM, False, True)
+
+    def _join(self, now_ns: int, parent: RemoteParent, tracestates: Sequence[bytes] | None) -> RequestTrace:
+        _, span_id, request_id = self._mint(now_ns)
+        trace_id = parent.trace_id
+        flags = parent.flags & RANDOM
+        if not self._enabled:
+            # Whoever sends a traceparent on unchanged must not change the tracestate either.
+            tracestate = (tracestates and b",".join(tracestates)) or None
             return RequestTrace(
-                parent.trace_id, span_id, request_id, parent_id=parent.span_id, flags=parent.flags & RANDOM,
-                tracestate=b",".join(tracestates) if tracestates else None, passthrough=parent.raw,
+                trace_id, span_id, request_id, parent.span_id, flags, tracestate=tracestate, passthrough=parent.raw
             )
-        sampled = self._sampler.continued(parent.trace_id, bool(parent.flags & SAMPLED))
-        return RequestTrace(
-            parent.trace_id, span_id, request_id, parent_id=parent.span_id, flags=parent.flags & RANDOM | sampled,
-            sampled=sampled, recording=True, tracestate=parse_tracestate(tracestates) if tracestates else None,
-        )
+        sampled = self._sampler.continued(trace_id, bool(parent.flags & SAMPLED))
+        flags |= sampled
+        tracestate = parse_tracestate(tracestates) if tracestates else None
+        return RequestTrace(trace_id, span_id, request_id, parent.span_id, flags, sampled, True, tracestate)
+
+    def _restart(self, now_ns: int, parent: RemoteParent) -> RequestTrace:
+        trace = self.begin(now_ns, None, None, trusted=False)
+        trace.link = f"{parent.trace_id}-{parent.span_id}"
+        return trace
 
     def outgoing(self, trace: RequestTrace, span_id: str) -> bytes:
-        """The one traceparent that the origin gets; `span_id` is that of the attempt to fetch from it."""
+        """The one traceparent that goes to the origin; `span_id` is that of this attempt to fetch from it."""
         if trace.passthrough is not None:
             return trace.passthrough
-        return format_traceparent(trace.trace_id, span_id, trace.flags).encode()
+        return format_traceparent(trace.trace_id, span_id, trace.flags).encode("ascii")

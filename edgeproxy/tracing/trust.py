@@ -1,45 +1,53 @@
 """Whose trace context is continued.
 
-Knows: addresses and networks. Must not: know headers or traces. Asked once a connection, so it may parse.
+May know: addresses and networks. Must not: know headers or traces. It is asked once a connection, so it may take the
+time to parse.
 """
 
-import ipaddress
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 class TrustPolicy:
-    """All peers, none, or those in a list of networks ("10.0.0.0/8", "2001:db8::/32", a single address)."""
+    """Trusts all peers, none, or those in a list of networks: "10.0.0.0/8", "2001:db8::/32", a single address.
+
+    A network with bits set beyond its prefix raises ValueError, as does what is no network: where it decides on trust,
+    what an operator meant by "10.1.2.3/8" is not guessed.
+    """
 
     __slots__ = ("_everyone", "_networks")
 
     def __init__(self, trust: Literal["all", "none"] | Sequence[str]) -> None:
+        if isinstance(trust, str) and trust not in ("all", "none"):
+            raise ValueError(f'{trust!r} is no trust: allowed are "all", "none" or a list of networks')
         self._everyone = trust == "all"
         self._networks = [] if isinstance(trust, str) else [_network(cidr) for cidr in trust]
-        if isinstance(trust, str) and trust not in ("all", "none"):
-            raise ValueError(f"trust = {trust!r}: must be \"all\", \"none\" or a list of networks")
 
     def trusts(self, ip: str) -> bool:
-        """Is the peer at this address trusted? Text that is no address is trusted only where all are."""
+        """Whether the peer at this address is trusted. What is no address is trusted only if all are."""
         if self._everyone:
             return True
         if not self._networks:
             return False
         try:
-            address = ipaddress.ip_address(ip.partition("%")[0])
+            address = _address(ip)
         except ValueError:
             return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address.version == network.version and address in network for network in self._networks)
+        return any(address in network for network in self._networks)
 
 
-def _network(cidr: str) -> _Network:
-    network = ipaddress.ip_network(cidr)
-    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
-        ipv4 = int(network.network_address) & 0xFFFFFFFF
-        return ipaddress.IPv4Network((ipv4, network.prefixlen - _MAPPED.prefixlen))
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Without its zone (`fe80::1%eth0`), and as IPv4 where it is that in IPv6's clothes (`::ffff:10.0.0.1`)."""
+    address = ip_address(text.partition("%")[0])
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
+        ipv4 = int(network.network_address) & 0xFFFF_FFFF
+        return IPv4Network((ipv4, network.prefixlen - _IPV4_MAPPED.prefixlen))
     return network
