@@ -22,6 +22,7 @@ help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 setup: $(INSTALLED) ## build .venv and install edgeproxy in it (the targets below call it themselves)
+	@:
 
 $(INSTALLED): pyproject.toml requirements.lock scripts/setup.sh
 	@scripts/setup.sh

@@ -38,6 +38,8 @@ fi
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 
 echo "Installing $(grep -c '==' requirements.lock) locked packages and edgeproxy into $venv"
-pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
-pip install --quiet --no-index --no-deps --no-build-isolation --editable .
+pip install -qq --require-hashes --only-binary :all: -r requirements.lock
+pip install -qq --no-index --no-deps --no-build-isolation --editable .
+# The service that may run from here cannot write beside the code, and would compile it anew at each start.
+"$venv/bin/python" -m compileall -q edgeproxy || true
 touch "$stamp"
