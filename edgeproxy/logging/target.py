@@ -1,0 +1,111 @@
+"""Where the access log goes: a regular file, or a stream (pipe, terminal, socket, device) such as standard output.
+
+What scribe and workers share when they open it. A stream never blocks its writer here: neither the scribe's loop nor a
+worker's may hang on a reader that does not read. Knows bytes and descriptors, nothing of records.
+"""
+
+import os
+import select
+import socket
+import stat
+from collections.abc import Buffer, Callable, Sequence
+from typing import Self
+
+STDOUT = "-"
+_STDOUT_FD = 1
+_STDOUT_LINK = f"/proc/self/fd/{_STDOUT_FD}"
+_FLAGS = os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_MODE = 0o640
+
+
+class Target:
+    """An open log."""
+
+    def __init__(
+        self, fd: int, write: "Callable[[int, Sequence[Buffer]], int]", status: os.stat_result, *, is_file: bool
+    ) -> None:
+        """Use `open`."""
+        self.fd = fd
+        self._write = write
+        self._device = status.st_dev
+        self.inode = status.st_ino
+        self.is_file = is_file
+        """Whether it can be read back: a regular file that was opened by its path."""
+
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """Open `path` for appending, and create it where it is missing; "-" is standard output. Raises OSError."""
+        if path == STDOUT:
+            return cls._stdout()
+        try:
+            is_stream = not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  a str all the way
+        except FileNotFoundError:
+            is_stream = False
+        # A log that can't be read back can't be continued where a dead scribe left it, hence O_RDWR for files.
+        fd = os.open(path, _FLAGS | (os.O_WRONLY if is_stream else os.O_RDWR | os.O_CREAT), _MODE)
+        return cls(fd, _write_pieces, os.fstat(fd), is_file=not is_stream)
+
+    @classmethod
+    def _stdout(cls) -> Self:
+        status = os.fstat(_STDOUT_FD)
+        if stat.S_ISSOCK(status.st_mode):
+            return cls(os.dup(_STDOUT_FD), _send, status, is_file=False)
+        if stat.S_ISREG(status.st_mode):
+            # Its position is shared with standard error and with the supervisor: only this descriptor keeps it right.
+            return cls(os.dup(_STDOUT_FD), _write_pieces, status, is_file=False)
+        try:
+            # A description of our own can be made non-blocking; the inherited one is shared with the shell.
+            return cls(os.open(_STDOUT_LINK, _FLAGS | os.O_WRONLY), _write_pieces, status, is_file=False)
+        except OSError:  # another user's pipe
+            return cls(os.dup(_STDOUT_FD), _write_if_ready, status, is_file=False)
+
+    def write(self, pieces: "Sequence[Buffer]") -> int:
+        """Write as much as goes without waiting and return how many bytes that was. Raises OSError."""
+        try:
+            return self._write(self.fd, pieces)
+        except BlockingIOError:
+            return 0
+
+    def size(self) -> int:
+        """Return the file's size now, in bytes."""
+        return os.fstat(self.fd).st_size
+
+    def is_torn(self, size: int) -> bool:
+        """Whether a file of `size` bytes ends in the middle of a line."""
+        return size > 0 and os.pread(self.fd, 1, size - 1) != b"\n"
+
+    def has_moved(self, path: str) -> bool:
+        """Whether `path` now means another file, or this file was deleted.
+
+        A path that means nothing is a rotation half done: who rotates is about to create the file.
+        """
+        try:
+            status = os.stat(path)  # noqa: PTH116  on a worker's way when its ring is full
+        except FileNotFoundError:
+            return os.fstat(self.fd).st_nlink == 0
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) != (self._device, self.inode)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
+
+
+def _write_pieces(fd: int, pieces: "Sequence[Buffer]") -> int:
+    return os.writev(fd, pieces)
+
+
+def _write_if_ready(fd: int, pieces: "Sequence[Buffer]") -> int:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    # Ready means that PIPE_BUF bytes fit: no more than that is written at a time, so it does not block.
+    return os.write(fd, b"".join(pieces)[: select.PIPE_BUF]) if poll.poll(0) else 0
+
+
+def _send(fd: int, pieces: "Sequence[Buffer]") -> int:
+    connection = socket.socket(fileno=fd)
+    try:
+        return connection.send(b"".join(pieces), socket.MSG_DONTWAIT)
+    finally:
+        connection.detach()
