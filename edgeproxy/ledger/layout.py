@@ -115,6 +115,8 @@ class Counter(IntEnum):
     CACHE_EVICTIONS = 30
     DURATION_US = 31
     """Sum of the requests' durations, microseconds."""
+    CONNECTIONS_REFUSED = 32
+    """Client connections turned away because there were too many (limits.connections)."""
 
 
 class SlotState(IntEnum):

@@ -115,7 +115,10 @@ class LedgerWriter:
         self._map[slot + SLOT_STAGE] = stage
 
     def publish(self, slot: int, line: bytes) -> None:
-        """Put a request's record (one line, with its newline) into the ring and close its slot; never waits."""
+        """Put a request's record (one line, with its newline) into the ring and close its slot; never waits.
+
+        A slot of 0 stands for none: the request could not be given one.
+        """
         head = self._head
         end = head + len(line)
         if end > self._limit:
@@ -136,16 +139,19 @@ class LedgerWriter:
             self._map[start : start + room] = line[:room]
             self._map[self._ring : self._ring + len(line) - room] = line[room:]
         self._words[8] = self._head = end  # Word.HEAD
-        self._map[slot + SLOT_STATE] = _FREE
-        self._free.append(slot)
+        if slot:
+            self._map[slot + SLOT_STATE] = _FREE
+            self._free.append(slot)
 
     def _append(self, slot: int, line: bytes) -> None:
-        self._map[slot + SLOT_STATE] = _APPENDING
+        if slot:
+            self._map[slot + SLOT_STATE] = _APPENDING
         self.counters[Counter.RING_FULL] += 1
         if not self.overflow(line):
             self.counters[Counter.LINES_LOST] += 1
-        self._map[slot + SLOT_STATE] = _FREE
-        self._free.append(slot)
+        if slot:
+            self._map[slot + SLOT_STATE] = _FREE
+            self._free.append(slot)
 
     def acknowledge(self, epoch: int, *, tracing: bool) -> None:
         """Show readers which state of the control page this worker acts on."""

@@ -1,0 +1,137 @@
+"""A worker: one process, one event loop, one core of the data plane.
+
+Puts the pipeline, its ledger and the control page together and lives by the supervisor's word: it serves the socket it
+was given, drains on SIGTERM, and drains and goes when its supervisor is gone. Knows processes and signals; what happens
+to a request is `proxy`'s business.
+"""
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from edgeproxy.config import Config
+from edgeproxy.ledger import LedgerWriter
+from edgeproxy.logging import AppendSink
+from edgeproxy.logging.app import configure
+from edgeproxy.node.control import Control, ControlWord, TracingState
+from edgeproxy.proxy.http1 import factory
+from edgeproxy.proxy.pipeline import Pipeline
+
+HOUSEKEEPING_S = 0.1
+"""How often an idle worker looks at the control page, in seconds; a busy one does with each request."""
+PIPELINED_SLOTS = 1024
+"""Ledger slots beyond one a connection, for pipelined requests that wait their turn."""
+GC_THRESHOLD = 50_000
+"""Requests leave no cycles behind; the default threshold would have the collector look for some 100 times a second."""
+
+
+class PageSettings:
+    """The control page as the request path sees it."""
+
+    def __init__(self, control: Control) -> None:
+        """Read from an open page."""
+        self._control = control
+        self.epoch = control.words[ControlWord.EPOCH : ControlWord.EPOCH + 1]
+
+    def read(self) -> tuple[int, TracingState]:
+        """The tracing settings and the epoch that they are of; the epoch is read first, so it is never newer than they
+        are.
+        """
+        epoch = self.epoch[0]
+        return epoch, self._control.tracing()
+
+
+class Worker:
+    """The process's parts, from socket to ledger."""
+
+    def __init__(self, index: int, generation: int, config: Config, runtime_dir: Path, listener: socket.socket) -> None:
+        """Take what the supervisor hands over. Raises OSError when the ledger can't be made or a file can't be read."""
+        self._config = config
+        self._listener = listener
+        self._supervisor = os.getppid()
+        control = Control.open(runtime_dir / "control")
+        limits = config.limits
+        self._ledger = LedgerWriter.create(
+            runtime_dir,
+            index,
+            generation,
+            slots=limits.connections + PIPELINED_SLOTS,
+            ring_bytes=config.node.ledger_bytes,
+        )
+        self._ledger.overflow = AppendSink(config.log.access, config.log.format).append
+        self._pipeline = Pipeline(config, index, self._ledger, PageSettings(control))
+        self._stopping = asyncio.Event()
+
+    async def serve(self, ready_fd: int | None) -> None:
+        """Serve until told to stop, then drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        self._pipeline.take_settings()
+        self._pipeline.deadlines.start(loop)
+        server = await loop.create_server(
+            factory(self._pipeline), sock=self._listener, backlog=self._config.listen.backlog
+        )
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
+        if ready_fd is not None:
+            os.write(ready_fd, b"1")
+            os.close(ready_fd)
+        while not self._stopping.is_set():
+            self._housekeep()
+            try:
+                await asyncio.wait_for(self._stopping.wait(), HOUSEKEEPING_S)
+            except TimeoutError:
+                continue
+        server.close()
+        await self._drain()
+
+    def _housekeep(self) -> None:
+        self._pipeline.take_settings()
+        self._pipeline.gauge()
+        if os.getppid() != self._supervisor:
+            structlog.get_logger().warning("supervisor_gone", action="draining")
+            self._stopping.set()
+
+    async def _drain(self) -> None:
+        """Let what is under way end, but not for longer than `limits.drain_timeout`."""
+        self._ledger.draining()
+        self._pipeline.drain()
+        deadline = time.monotonic() + self._config.limits.drain_timeout
+        while self._pipeline.clients and time.monotonic() < deadline:
+            self._pipeline.take_settings()
+            await asyncio.sleep(HOUSEKEEPING_S / 10)
+        if self._pipeline.clients:
+            structlog.get_logger().warning("drain_timeout", connections=len(self._pipeline.clients))
+        self._pipeline.abort()
+        self._pipeline.gauge()
+
+
+def main() -> None:
+    """Run a worker as the supervisor's child."""
+    parser = argparse.ArgumentParser(prog="edgeproxy.node.worker", description=__doc__)
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--generation", type=int, required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--runtime-dir", type=Path, required=True)
+    parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--ready-fd", type=int)
+    options = parser.parse_args()
+    config = Config.from_json(options.config.read_bytes())
+    configure(config.log.level, process="worker", worker=options.index)
+    listener = socket.socket(fileno=options.listen_fd)
+    worker = Worker(options.index, options.generation, config, options.runtime_dir, listener)
+    uvloop.run(worker.serve(options.ready_fd))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""One request and what becomes of it, from its head to its record.
+
+Knows no protocol and decides nothing: the client's side fills in what was asked, the pipeline what it did.
+"""
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.ledger import Stage
+from edgeproxy.proxy.errors import ProxyError
+from edgeproxy.proxy.fields import FieldLines, Names
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.http1 import ClientConnection
+    from edgeproxy.proxy.routing import Target
+    from edgeproxy.proxy.upstream.fetch import Fetch
+    from edgeproxy.tracing import RequestTrace
+
+
+class Exchange:
+    """A request with its response under way.
+
+    A plain class with slots, made for each request: a dataclass's `__init__` with defaults costs 0.4 µs more.
+    """
+
+    __slots__ = (
+        "body_complete",
+        "bytes_in",
+        "bytes_out",
+        "cache",
+        "cache_age",
+        "client",
+        "error",
+        "expects_continue",
+        "fetch",
+        "filled_by",
+        "forward_reason",
+        "has_body",
+        "held",
+        "host",
+        "keep_alive",
+        "key",
+        "lines",
+        "method",
+        "minor",
+        "names",
+        "now_ns",
+        "prefix",
+        "response_started",
+        "route",
+        "seq",
+        "slot",
+        "stage",
+        "started",
+        "status",
+        "target",
+        "trace",
+        "trailers",
+    )
+
+    trace: "RequestTrace"
+    prefix: str
+    slot: int
+    seq: int
+    now_ns: int
+    route: "Target"
+
+    def __init__(
+        self,
+        client: "ClientConnection",
+        method: bytes,
+        target: bytes,
+        minor: int,
+        lines: FieldLines,
+        names: Names,
+        started: float,
+    ) -> None:
+        """Begin with a request's head: `minor` is the HTTP/1 minor version, `started` the monotonic time it began
+        at.
+        """
+        self.client = client
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.lines = lines
+        self.names = names
+        self.started = started
+        self.host = b""
+        self.key = b""
+        self.keep_alive = False
+        self.has_body = False
+        self.body_complete = True
+        self.expects_continue = False
+        self.trailers: FieldLines | None = None
+        self.slot = 0
+        self.fetch: Fetch | None = None
+        self.error: ProxyError | None = None
+        self.response_started = False
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.cache: str | None = None
+        self.cache_age: int | None = None
+        self.filled_by: str | None = None
+        self.forward_reason = ""
+        self.stage = Stage.RECEIVED
+        self.held: list[bytes] = []
+        """Pieces of the request's body that came before there was a fetch to take them."""

@@ -1,0 +1,63 @@
+"""Header fields as they travel: pairs of bytes in the order and case received, and a folded view for looking things up.
+Pure.
+"""
+
+from collections.abc import Iterable, Mapping
+
+FieldLines = list[tuple[bytes, bytes]]
+"""Field lines as received: name in its own case, value without surrounding white space."""
+
+Names = Mapping[bytes, bytes]
+"""Lower-case names to values, several lines of a name joined by `, ` (RFC 9110 §5.3)."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+"""Fields that end at this hop whether Connection names them or not (RFC 9110 §7.6.1)."""
+
+
+def fold(lines: FieldLines) -> dict[bytes, bytes]:
+    """The folded view of field lines."""
+    names = {name.lower(): value for name, value in lines}
+    if len(names) != len(lines):
+        names = {}
+        for name, value in lines:
+            lower = name.lower()
+            names[lower] = names[lower] + b", " + value if lower in names else value
+    return names
+
+
+def values_of(lines: FieldLines, name: bytes) -> list[bytes]:
+    """The values of one field, a value a line; `name` is lower case."""
+    return [value for line, value in lines if line.lower() == name]
+
+
+def tokens(value: bytes | None) -> frozenset[bytes]:
+    """The members of a list of tokens, lower case."""
+    if not value:
+        return frozenset()
+    return frozenset(token.strip().lower() for token in value.split(b",") if token.strip())
+
+
+def end_to_end(lines: FieldLines, names: Names, also_dropped: Iterable[bytes] = ()) -> FieldLines:
+    """The lines without those that end at this hop, those that Connection names, and `also_dropped` (lower case)."""
+    connection = names.get(b"connection")
+    dropped = HOP_BY_HOP.union(also_dropped)
+    if connection is not None:
+        dropped |= tokens(connection)
+    return [line for line in lines if line[0].lower() not in dropped]
+
+
+def render(lines: FieldLines) -> bytes:
+    """Field lines as they go over the wire, each with its CRLF."""
+    return b"".join([b"%b: %b\r\n" % line for line in lines])

@@ -1,0 +1,148 @@
+"""What a proxy changes in a message on its way (RFC 9110 §7, RFC 7239): hop-by-hop fields out, Via, X-Forwarded-*,
+trace fields in.
+
+Pure: heads in, heads out. Everything else passes as it came, in its order and case.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from functools import lru_cache
+
+from edgeproxy.config import Tracing
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.fields import FieldLines, Names, end_to_end, render, tokens
+
+VIA = b"edgeproxy"
+_TRACE_REQUEST_FIELDS = (b"traceparent", b"tracestate", b"x-trace-id", b"x-request-id")
+_REPLACED = frozenset(
+    {
+        *_TRACE_REQUEST_FIELDS,
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"forwarded",
+        b"via",
+        b"host",
+    }
+    | {b"content-length", b"trailer"}
+)
+_REPLACED_ORIGIN_FIELDS = frozenset(
+    {b"traceresponse", b"x-trace-id", b"server-timing", b"content-length", b"via", b"trailer"}
+)
+_NEVER_STORED = frozenset({b"x-request-id"})
+
+
+def request_head(exchange: Exchange, host: bytes, tracing: Tracing) -> tuple[bytes, bytes]:
+    """The head to send to the origin, in two parts: between them goes what differs from attempt to attempt
+    (`attempt_fields`).
+
+    `host` is the configured Host, empty to keep the client's.
+    """
+    names = exchange.names
+    trace = exchange.trace
+    first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (
+        exchange.method,
+        exchange.target,
+        host or names.get(b"host") or exchange.host,
+    )
+    rest = [render(end_to_end(exchange.lines, names, _REPLACED)), _framing(exchange), _forwarded(exchange, names)]
+    if trace.tracestate is not None:
+        rest.append(b"tracestate: %b\r\n" % trace.tracestate)
+    if tracing.send_x_trace_id:
+        rest.append(b"X-Trace-Id: %b\r\n" % trace.trace_id.encode())
+    if tracing.send_x_request_id:
+        rest.append(b"X-Request-Id: %b\r\n" % trace.request_id.encode())
+    if b"trailers" in tokens(names.get(b"te")):
+        rest.append(b"TE: trailers\r\nConnection: TE\r\n")
+    rest.append(b"\r\n")
+    return first, b"".join(rest)
+
+
+def attempt_fields(traceparent: bytes) -> bytes:
+    """The field that names one attempt's span as the parent of whatever the origin does: exactly one traceparent
+    leaves.
+    """
+    return b"traceparent: %b\r\n" % traceparent
+
+
+def response_lines(lines: FieldLines, names: Names) -> FieldLines:
+    """The origin's fields that go to this client: end to end, without those that the edge writes itself."""
+    kept = end_to_end(lines, names, _REPLACED_ORIGIN_FIELDS)
+    timing = names.get(b"server-timing")
+    if timing is not None:
+        metrics = [
+            metric for metric in _split_list(timing) if not metric.lower().startswith((b"traceparent", b"trace;"))
+        ]
+        if metrics:
+            kept.append((b"Server-Timing", b", ".join(metrics)))
+    via = names.get(b"via")
+    kept.append((b"Via", (via + b", " if via else b"") + b"1.1 " + VIA))
+    return kept
+
+
+def stored_lines(lines: FieldLines) -> FieldLines:
+    """Of what goes to this client (`response_lines`), what may be stored: nothing that belongs to one request (RFC 9111
+    §3.1).
+    """
+    return [line for line in lines if line[0].lower() not in _NEVER_STORED and line[0].lower() not in _PER_RESPONSE]
+
+
+_PER_RESPONSE = frozenset({b"age", b"cache-status", b"server-timing"})
+
+
+def _framing(exchange: Exchange) -> bytes:
+    names = exchange.names
+    if b"transfer-encoding" in names:
+        trailer = names.get(b"trailer")
+        return b"Transfer-Encoding: chunked\r\n" + (b"Trailer: %b\r\n" % trailer if trailer else b"")
+    if b"content-length" in names:
+        return b"Content-Length: %b\r\n" % names[b"content-length"]
+    return b""
+
+
+def _forwarded(exchange: Exchange, names: Names) -> bytes:
+    address = exchange.client.address
+    host = exchange.host
+    x_for = names.get(b"x-forwarded-for")
+    forwarded = names.get(b"forwarded")
+    via = names.get(b"via")
+    return (
+        b"Via: %b1.%d %b\r\n"
+        b"X-Forwarded-For: %b%b\r\n"
+        b"X-Forwarded-Proto: http\r\n"
+        b"X-Forwarded-Host: %b\r\n"
+        b'Forwarded: %bfor=%b;host="%b";proto=http\r\n'
+    ) % (
+        via + b", " if via else b"",
+        exchange.minor,
+        VIA,
+        x_for + b", " if x_for else b"",
+        address.encode(),
+        host,
+        forwarded + b", " if forwarded else b"",
+        _node(address),
+        host,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _node(address: str) -> bytes:
+    """An address as RFC 7239 §6 writes it."""
+    try:
+        version = ipaddress.ip_address(address.partition("%")[0]).version
+    except ValueError:
+        return b"unknown"
+    return address.encode() if version == 4 else b'"[%b]"' % address.encode()
+
+
+def _split_list(value: bytes) -> Sequence[bytes]:
+    """Members of a list whose quoted strings may hold commas."""
+    members, start, is_quoted = [], 0, False
+    for index, char in enumerate(value):
+        if char == 0x22 and (index == 0 or value[index - 1] != 0x5C):
+            is_quoted = not is_quoted
+        elif char == 0x2C and not is_quoted:
+            members.append(value[start:index].strip())
+            start = index + 1
+    members.append(value[start:].strip())
+    return [member for member in members if member]

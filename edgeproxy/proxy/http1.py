@@ -1,0 +1,465 @@
+"""The client's side of HTTP/1: bytes in, exchanges out; responses in, bytes out.
+
+llhttp parses, strictly; this module frames, orders and times. It knows one connection: which exchange is being
+received, which one is being answered, which wait their turn. What a request means is the pipeline's business, what its
+head may look like `head`'s.
+
+Rules that keep it whole:
+- one exchange is answered at a time (`_active`), in the order received; pipelined ones wait in `_queue`, and nothing
+  more is read;
+- every exchange that was handed to the pipeline ends in exactly one of `finish`, `cut` or `pipeline.client_gone`;
+- after anything ambiguous nothing more is read from this client.
+"""
+
+import asyncio
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from edgeproxy.proxy import head as request_head
+from edgeproxy.proxy.deadlines import NEVER
+from edgeproxy.proxy.errors import ClientGone, ClientTimeout, Outcome, ProxyError
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.fields import FieldLines, render
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.pipeline import Pipeline
+
+LINGER_S = 2.0
+"""How long a refused client's remaining bytes are read and dropped, so that it gets to see the answer (RFC 9112
+§9.6)."""
+JOINED_BODY_BYTES = 32 * 1024
+"""Bodies up to this size are copied behind their head into one write; larger ones are written on their own, without a
+copy."""
+_RESET = struct.pack("ii", 1, 0)
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
+
+
+class Framing(Enum):
+    """How the end of a response body is told to the client (RFC 9112 §6.3)."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client's connection."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, pipeline: "Pipeline") -> None:
+        """Serve a connection that the loop has just accepted."""
+        self.pipeline = pipeline
+        self.deadline = NEVER
+        self.address = ""
+        self.address_json = "null"
+        self.trusted = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._data = b""
+        self._in_head = False
+        self._head_bytes = 0
+        self._head_started = 0.0
+        self._url = b""
+        self._lines: FieldLines = []
+        self._incoming: Exchange | None = None
+        self._active: Exchange | None = None
+        self._queue: deque[Exchange] = deque()
+        self._pumping = False
+        self._framing = Framing.NONE
+        self._requests = 0
+        self._closing = False
+        self._deaf = False
+        self._lingering = False
+        self._half_closed = False
+        self._write_paused = False
+        self._unsent_bytes = 0
+
+    # --- the transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note who the client is; a client too many is turned away at once."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports do not subclass it
+        peer = transport.get_extra_info("peername")
+        if not self.pipeline.connected(self, peer[0] if peer else ""):
+            self._deaf = True
+            self.transport.write(_FULL)
+            self.transport.close()
+            return
+        self.deadline = time.monotonic() + self.pipeline.limits.header_timeout
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; every complete head goes to the pipeline from within `feed_data`."""
+        if self._deaf:
+            return
+        self._data = data
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data, upgrade.args[0])
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if not isinstance(cause, ProxyError):
+                raise
+            self._refuse(cause)
+        except httptools.HttpParserError as error:
+            self._malformed(error)
+        if self._in_head:
+            self._head_continues(data)
+
+    def eof_received(self) -> bool:
+        """The client has sent all it will; it may still be waiting for responses (a half-closed connection)."""
+        self._half_closed = True
+        if self._incoming is not None or (self._active is None and not self._queue):
+            self.transport.close()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whatever was under way has nobody to go to."""
+        self.deadline = NEVER
+        self.pipeline.disconnected(self)
+        under_way = [*([self._active] if self._active else []), *self._queue]
+        if self._incoming is not None and self._incoming not in under_way:
+            under_way.append(self._incoming)
+        self._active = self._incoming = None
+        self._queue.clear()
+        for exchange in under_way:
+            gone = ClientGone("client_gone", "the client closed the connection before it had its whole response")
+            gone.__cause__ = exc
+            self.pipeline.client_gone(exchange, gone)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is being sent to."""
+        self._write_paused = True
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self.deadline = time.monotonic() + self.pipeline.limits.send_timeout
+        if self._active is not None and self._active.fetch is not None:
+            self._active.fetch.pause_response()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._write_paused = False
+        self.deadline = NEVER
+        if self._active is not None:
+            if self._active.fetch is not None:
+                self._active.fetch.resume_response()
+            if not self._active.body_complete:
+                self.deadline = time.monotonic() + self.pipeline.limits.body_timeout
+        else:
+            self._next()
+
+    def on_deadline(self, now: float) -> None:
+        """The client kept the edge waiting for longer than the limits allow."""
+        self.deadline = NEVER
+        limits = self.pipeline.limits
+        active = self._active
+        if self._write_paused:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent < self._unsent_bytes:
+                self._unsent_bytes = unsent
+                self.deadline = now + limits.send_timeout
+                return
+            message = f"the client read nothing for {limits.send_timeout} s (limits.send_timeout)"
+            self._give_up(ClientGone("send_timeout", message, outcome=Outcome.TIMEOUT))
+        elif self._lingering or (active is None and not self._in_head):
+            self.transport.close()
+        elif active is not None and not active.body_complete:
+            message = f"no more of the request's body came within {limits.body_timeout} s (limits.body_timeout)"
+            self._body_failed(active, ClientTimeout("body_timeout", message))
+        elif self._in_head:
+            message = f"the request's head was not complete within {limits.header_timeout} s (limits.header_timeout)"
+            self._refuse(ClientTimeout("header_timeout", message))
+
+    # --- the parser's calls
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        self._in_head = True
+        self._head_bytes = 0
+        self._url = b""
+        self._lines = []
+        self._head_started = time.monotonic()
+
+    def on_url(self, url: bytes) -> None:
+        """The request target, or a piece of it."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field line of the head, or of the trailer section."""
+        if self._in_head:
+            self._lines.append((name, value))
+        elif self._incoming is not None:
+            request_head.add_trailer(name, value, self._incoming, self.pipeline.limits)
+
+    def on_headers_complete(self) -> None:
+        """A whole head: an exchange begins; one with a body goes on its way before the body is here."""
+        self._in_head = False
+        exchange = request_head.exchange(
+            self,
+            self._parser,
+            self._url,
+            self._lines,
+            self._data,
+            self._head_bytes,
+            self._head_started,
+            self.pipeline.limits,
+        )
+        self._requests += 1
+        maximum = self.pipeline.limits.keepalive_requests
+        if self.pipeline.draining or (maximum and self._requests >= maximum):
+            exchange.keep_alive = False
+        self._incoming = exchange
+        if exchange.has_body:
+            self._dispatch(exchange)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the request's body."""
+        exchange = self._incoming
+        if exchange is None:
+            return
+        exchange.bytes_in += len(data)
+        maximum = self.pipeline.limits.body_bytes
+        if maximum and exchange.bytes_in > maximum:
+            raise request_head.body_too_large(maximum)
+        if exchange is self._active:
+            self.deadline = time.monotonic() + self.pipeline.limits.body_timeout
+        self.pipeline.request_body(exchange, data)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        exchange = self._incoming
+        if exchange is None:
+            return
+        self._incoming = None
+        if not exchange.has_body:
+            self._dispatch(exchange)
+            return
+        exchange.body_complete = True
+        if exchange is self._active:
+            self.deadline = NEVER
+        self.pipeline.request_complete(exchange)
+        if self._active is None and not self._closing:
+            self._next()
+
+    # --- ordering
+
+    def _dispatch(self, exchange: Exchange) -> None:
+        self.pipeline.receive(exchange)
+        if self._active is not None or self._write_paused or self._queue:
+            self._queue.append(exchange)
+            self.transport.pause_reading()
+            return
+        self._begin(exchange)
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._active = exchange
+        self.deadline = NEVER if exchange.body_complete else time.monotonic() + self.pipeline.limits.body_timeout
+        if exchange.error is not None:
+            self.pipeline.refuse(exchange, exchange.error)
+        else:
+            self.pipeline.proceed(exchange)
+
+    def _next(self) -> None:
+        # A loop and not a recursion: a client may pipeline thousands of hits.
+        if self._pumping:
+            return
+        self._pumping = True
+        while self._queue and self._active is None and not self._write_paused and not self._closing:
+            self._begin(self._queue.popleft())
+        self._pumping = False
+        if self._active is None and not self._queue and not self._closing:
+            self._idle()
+
+    def _idle(self) -> None:
+        if self._half_closed or (self.pipeline.draining and not self._in_head):
+            self.close()
+            return
+        self.transport.resume_reading()
+        if not self._in_head:
+            self.deadline = time.monotonic() + self.pipeline.limits.keepalive_timeout
+
+    # --- the pipeline's calls
+
+    def answer(self, exchange: Exchange, head: str, body: bytes) -> None:
+        """Send a whole response; `head` lacks its blank line."""
+        data = f"{head}{self.persistence(exchange)}\r\n".encode("latin-1")
+        if len(body) <= JOINED_BODY_BYTES:
+            self.transport.write(data + body)
+        else:
+            self.transport.writelines((data, body))
+        if exchange.keep_alive and exchange.body_complete and not self._queue:
+            self._active = None
+            self.deadline = exchange.started + self.pipeline.limits.keepalive_timeout
+            if self._write_paused:
+                self.deadline = exchange.started + self.pipeline.limits.send_timeout
+            elif self._half_closed:
+                self.close()
+            return
+        self.finish(exchange)
+
+    def persistence(self, exchange: Exchange) -> str:
+        """The Connection field that this response needs, if any (RFC 9112 §9.3)."""
+        if not exchange.keep_alive:
+            return "Connection: close\r\n"
+        return "" if exchange.minor else "Connection: keep-alive\r\n"
+
+    def start(self, exchange: Exchange, head: bytes, framing: Framing) -> None:
+        """Send a response's head; `head` ends with its blank line. Body and end follow."""
+        exchange.response_started = True
+        self._framing = framing
+        self.transport.write(head)
+
+    def interim(self, head: bytes) -> None:
+        """Send a 1xx response."""
+        self.transport.write(head)
+
+    def send(self, data: bytes) -> None:
+        """Send a piece of the body."""
+        if self._framing is Framing.CHUNKED:
+            self.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+        else:
+            self.transport.write(data)
+
+    def end(self, exchange: Exchange, trailers: FieldLines | None) -> None:
+        """Send the body's end."""
+        if self._framing is Framing.CHUNKED:
+            self.transport.write(b"0\r\n%b\r\n" % (render(trailers) if trailers else b""))
+        elif self._framing is Framing.CLOSE:
+            exchange.keep_alive = False
+        self.finish(exchange)
+
+    def finish(self, exchange: Exchange) -> None:
+        """The response is out: turn to the next request, or close."""
+        self._active = None
+        if not exchange.body_complete:
+            # The rest of the body can't be told from the next request once nobody wants it.
+            self._incoming = None
+            self._linger()
+        elif not exchange.keep_alive:
+            self.close()
+        else:
+            self._next()
+
+    def cut(self, exchange: Exchange) -> None:
+        """Break off a response that has begun, so that no client takes it for whole."""
+        self._active = None
+        self._closing = True
+        if self._framing is Framing.CLOSE:
+            # Here an orderly close would read as the body's end: only a reset tells (RFC 9112 §8).
+            sock = self.transport.get_extra_info("socket")
+            if isinstance(sock, socket.socket) or hasattr(sock, "setsockopt"):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+        else:
+            self.transport.close()
+        del exchange
+
+    def pause_body(self) -> None:
+        """The origin takes the request's body more slowly than it comes."""
+        self.transport.pause_reading()
+        self.deadline = NEVER
+
+    def resume_body(self) -> None:
+        """The origin has caught up."""
+        if not self._deaf and not self.transport.is_closing():
+            self.transport.resume_reading()
+            if self._active is not None and not self._active.body_complete:
+                self.deadline = time.monotonic() + self.pipeline.limits.body_timeout
+
+    def drain(self) -> None:
+        """Close as soon as nothing is under way: at once when idle, else with the response under way."""
+        for exchange in (self._active, self._incoming, *self._queue):
+            if exchange is not None and not exchange.response_started:
+                exchange.keep_alive = False
+        if self._active is None and self._incoming is None and not self._queue and not self._in_head:
+            self.close()
+
+    def close(self) -> None:
+        """Close in order: what was written still goes out."""
+        self._closing = True
+        self.transport.close()
+
+    def abort(self, error: ProxyError) -> None:
+        """Close now; what was under way gets `error`."""
+        self._give_up(error)
+
+    # --- what goes wrong
+
+    def _head_continues(self, data: bytes) -> None:
+        if not self._head_bytes:
+            self.deadline = self._head_started + self.pipeline.limits.header_timeout
+        self._head_bytes += len(data)
+        limits = self.pipeline.limits
+        if len(self._url) > limits.uri_bytes:
+            self._refuse(request_head.uri_too_long(limits.uri_bytes))
+        elif self._head_bytes > limits.header_bytes + limits.uri_bytes:
+            self._refuse(request_head.head_too_large(limits.header_bytes))
+
+    def _after_upgrade(self, data: bytes, offset: int) -> None:
+        # llhttp stops at a request with Upgrade. Those that are served all the same (h2c, which a server may ignore) go on here.
+        if self._closing or self._deaf:
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        if offset < len(data):
+            self.data_received(data[offset:])
+
+    def _malformed(self, error: httptools.HttpParserError) -> None:
+        if self._closing or self._deaf:
+            return
+        last = self._queue[-1] if self._queue else self._active
+        if last is not None and not last.keep_alive and last.body_complete:
+            return  # bytes behind a request that said it was the last one
+        self._refuse(request_head.malformed(error, in_head=self._in_head))
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answer what is being received with an error, in its turn, and read no more."""
+        self._deaf = True
+        incoming = self._incoming
+        if incoming is not None and (incoming is self._active or incoming in self._queue):
+            self._body_failed(incoming, error)
+            return
+        self._incoming = None
+        self._in_head = False
+        exchange = request_head.unusable(
+            self, self._parser, self._url, self._lines, self._head_started or time.monotonic()
+        )
+        exchange.error = error
+        exchange.body_complete = False
+        self._dispatch(exchange)
+
+    def _body_failed(self, exchange: Exchange, error: ProxyError) -> None:
+        self._deaf = True
+        exchange.keep_alive = False
+        if exchange is not self._active:
+            exchange.error = error
+        elif exchange.response_started:
+            self.pipeline.broken(exchange, error)
+        else:
+            self.pipeline.refuse(exchange, error)
+
+    def _linger(self) -> None:
+        self._deaf = self._lingering = True
+        if self._half_closed:
+            self.close()
+            return
+        self.deadline = time.monotonic() + LINGER_S
+        self.transport.write_eof()
+        self.transport.resume_reading()
+
+    def _give_up(self, error: ProxyError) -> None:
+        exchange, self._active = self._active, None
+        self.transport.abort()
+        if exchange is not None:
+            self.pipeline.client_gone(exchange, error)
+
+
+def factory(pipeline: "Pipeline") -> Callable[[], ClientConnection]:
+    """A protocol factory for `loop.create_server`."""
+    return lambda: ClientConnection(pipeline)

@@ -1,0 +1,21 @@
+"""Errors that are the same for every request that meets them: made once, never raised."""
+
+from http import HTTPStatus
+
+from edgeproxy.proxy.errors import ClientGone, Outcome, Refusal
+
+NO_ROUTE = Refusal("no_route", HTTPStatus.NOT_FOUND, "no route of this node matches the request's host and path")
+NOT_CACHED = Refusal(
+    "not_cached",
+    HTTPStatus.GATEWAY_TIMEOUT,
+    "the request asks for a stored response only (only-if-cached), and none is fresh",
+)
+TOO_BUSY = Refusal(
+    "too_busy", HTTPStatus.SERVICE_UNAVAILABLE, "this worker has as many requests in flight as its ledger holds"
+)
+TRACE_REFUSED = Refusal(
+    "trace_refused", HTTPStatus.METHOD_NOT_ALLOWED, "TRACE is not served: it would show what the edge adds"
+)
+DRAIN_TIMEOUT = ClientGone(
+    "drain_timeout", "the worker stopped before this request was done (limits.drain_timeout)", outcome=Outcome.TIMEOUT
+)

@@ -1,0 +1,270 @@
+"""One request's way to its origin and back: attempts, retries, back-pressure both ways, the times of every phase.
+
+A state machine driven by callbacks (a task a miss would cost 6 µs): the pool brings a connection, the connection brings
+the response, the client brings the request's body. What the response means is the pipeline's business.
+
+`Phase` goes WAITING → SENDING → AWAITING → RECEIVING → DONE; a failed attempt that may be repeated goes back to
+WAITING; anything goes to DONE when the client leaves or no further attempt is allowed.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from edgeproxy.cache import Filling
+from edgeproxy.ledger import Counter, Stage
+from edgeproxy.proxy import forwarding
+from edgeproxy.proxy.errors import OriginTimeout, ProxyError
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.fields import FieldLines, Names, render
+from edgeproxy.proxy.upstream.address import Address
+from edgeproxy.proxy.upstream.attempt import Attempt
+from edgeproxy.proxy.upstream.connection import OriginConnection
+from edgeproxy.proxy.upstream.pool import OriginPool
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.pipeline import Pipeline
+
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+"""Methods whose request may be sent again (RFC 9110 §9.2.2)."""
+
+
+class Phase(Enum):
+    """Where a fetch is."""
+
+    WAITING = "waiting"
+    """For a connection."""
+    SENDING = "sending"
+    """The request; its body is not all sent."""
+    AWAITING = "awaiting"
+    """The response's head."""
+    RECEIVING = "receiving"
+    """The response's body."""
+    DONE = "done"
+
+
+class Fetch:
+    """A request's way to its origin."""
+
+    def __init__(self, pipeline: "Pipeline", exchange: Exchange, pool: OriginPool) -> None:
+        """Prepare; `start` goes."""
+        self.pipeline = pipeline
+        self.exchange = exchange
+        self.pool = pool
+        self.phase = Phase.WAITING
+        self.attempts: list[Attempt] = []
+        self.attempt: Attempt
+        self.request_ns = exchange.now_ns
+        """When the request was made, for the age of its response (RFC 9111 §4.2.3), nanoseconds since the epoch."""
+        self.filling: Filling | None = None
+        """The response so far, while it is to be stored."""
+        self._connection: OriginConnection | None = None
+        self._tried: list[Address] = []
+        self._sent = 0.0
+        self._first_byte = 0.0
+        self._body = exchange.held
+        self._body_sent = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._head, self._fields = forwarding.request_head(exchange, pool.origin.host.encode(), pipeline.tracing)
+
+    def start(self, *, fresh: bool = False) -> None:
+        """Begin an attempt."""
+        exchange = self.exchange
+        self.phase = Phase.WAITING
+        self.attempt = Attempt(self.pipeline.ids.span_id(), time.monotonic())
+        self.attempts.append(self.attempt)
+        self.pipeline.stage(exchange, Stage.CONNECT)
+        self.pool.acquire(self, avoid=self._tried, fresh=fresh)
+        if self.phase is Phase.WAITING and exchange.has_body and not exchange.body_complete:
+            exchange.client.pause_body()
+
+    def origin_s(self) -> float:
+        """Seconds from the last attempt's beginning to its response's first byte, or to now."""
+        return (self._first_byte or time.monotonic()) - self.attempt.started
+
+    # --- the pool's calls
+
+    def connecting(self, address: Address) -> None:
+        """A new connection is being made for this fetch."""
+        self.attempt.address = address.text
+        self._tried.append(address)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def wait_in_queue(self, seconds: float, timed_out: "Callable[[Fetch], None]") -> None:
+        """All connections are busy: wait for one, but not forever."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._queue_timeout, timed_out)
+
+    def waits_in_queue(self) -> bool:
+        """Whether this fetch still waits for a connection to come free; it is taken out of the queue by asking."""
+        waiting = self._timer is not None and self.phase is Phase.WAITING
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return waiting
+
+    def waits_for(self, attempt: Attempt) -> bool:
+        """Whether this attempt's connection is still wanted."""
+        return self.phase is Phase.WAITING and attempt is self.attempt
+
+    def on_connection(self, connection: OriginConnection, *, reused: bool) -> None:
+        """A connection is there: the request goes out."""
+        self._connection = connection
+        attempt = self.attempt
+        exchange = self.exchange
+        attempt.reused = reused
+        attempt.address = connection.address.text
+        self.phase = Phase.SENDING
+        traceparent = self.pipeline.tracer.outgoing(exchange.trace, attempt.span_id)
+        head = b"%b%b%b" % (self._head, forwarding.attempt_fields(traceparent), self._fields)
+        self._sent = time.monotonic()
+        connection.send(head)
+        self.pipeline.stage(exchange, Stage.REQUEST_SENT)
+        if not exchange.has_body:
+            self._request_sent(connection)
+            return
+        pending, self._body = self._body, []
+        for data in pending:
+            self._send_body(connection, data)
+        if exchange.body_complete:
+            self._end_body(connection)
+            return
+        if exchange.expects_continue:
+            connection.expect("first_byte_timeout", self.pool.origin.first_byte_timeout)
+        if connection.writable:
+            exchange.client.resume_body()
+
+    # --- the client's calls, through the pipeline
+
+    def request_body(self, data: bytes) -> None:
+        """A piece of the request's body came."""
+        if self._connection is not None and self.phase is not Phase.DONE:
+            self._send_body(self._connection, data)
+        else:
+            self._body.append(data)
+            self.exchange.client.pause_body()
+
+    def request_complete(self) -> None:
+        """The request's body is whole."""
+        if self._connection is not None and self.phase is not Phase.DONE:
+            self._end_body(self._connection)
+
+    def pause_response(self) -> None:
+        """The client can't keep up."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume_response(self) -> None:
+        """The client has caught up."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def cancel(self, error: ProxyError | None) -> None:
+        """Nobody wants the response any more."""
+        if self.phase is Phase.DONE:
+            return
+        self.attempt.error = error
+        self._close()
+
+    # --- the connection's calls
+
+    def pause_request(self) -> None:
+        """The origin can't keep up with the request's body."""
+        if self.exchange.has_body and not self.exchange.body_complete:
+            self.exchange.client.pause_body()
+
+    def resume_request(self) -> None:
+        """The origin has caught up."""
+        exchange = self.exchange
+        if exchange.has_body and not exchange.body_complete:
+            exchange.client.resume_body()
+        elif self.phase is Phase.AWAITING and self._connection is not None:
+            self._connection.expect("first_byte_timeout", self.pool.origin.first_byte_timeout)
+
+    def on_interim(self, status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
+        """The origin sent a 1xx response."""
+        self.pipeline.origin_interim(self, status, reason, lines, names)
+
+    def on_head(self, status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
+        """The origin's response has begun."""
+        self._first_byte = time.monotonic()
+        self.attempt.first_byte_s = self._first_byte - self._sent
+        self.attempt.status = status
+        self.phase = Phase.RECEIVING
+        self.pipeline.origin_head(self, status, reason, lines, names)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the response's body came."""
+        self.pipeline.origin_body(self, data)
+
+    def on_end(self, trailers: FieldLines | None) -> None:
+        """The response is whole."""
+        self._connection = None
+        self.phase = Phase.DONE
+        self.attempt.transfer_s = time.monotonic() - self._first_byte
+        self.pipeline.origin_end(self, trailers)
+
+    def on_failure(self, error: ProxyError) -> None:
+        """This attempt failed; another one may not."""
+        self._connection = None
+        attempt = self.attempt
+        attempt.error = error
+        if self._first_byte:
+            attempt.transfer_s = time.monotonic() - self._first_byte
+        was_waiting = self.phase is Phase.WAITING
+        if self._may_retry(error, sent=not was_waiting):
+            self.pipeline.counters[Counter.ORIGIN_RETRIES] += 1
+            self.start(fresh=attempt.reused)
+            return
+        self._close()
+        self.pipeline.origin_failed(self, error)
+
+    def _may_retry(self, error: ProxyError, *, sent: bool) -> bool:
+        if self.exchange.response_started or self._first_byte:
+            return False
+        if not sent:
+            # Nothing has reached any origin: every url gets its chance.
+            return error.code != "origin_busy" and self.pool.untried(self._tried)
+        if isinstance(error, OriginTimeout) or self._body_sent or self.exchange.method not in _IDEMPOTENT:
+            return False
+        return error.code == "origin_closed" and len(self.attempts) <= self.pool.origin.retries
+
+    def _send_body(self, connection: OriginConnection, data: bytes) -> None:
+        self._body_sent = True
+        if b"transfer-encoding" in self.exchange.names:
+            connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            connection.send(data)
+
+    def _end_body(self, connection: OriginConnection) -> None:
+        if b"transfer-encoding" in self.exchange.names:
+            trailers = self.exchange.trailers
+            connection.send(b"0\r\n%b\r\n" % (render(trailers) if trailers else b""))
+        self._request_sent(connection)
+
+    def _request_sent(self, connection: OriginConnection) -> None:
+        if self.phase is not Phase.SENDING:
+            return
+        self.phase = Phase.AWAITING
+        now = time.monotonic()
+        self.attempt.send_s = now - self._sent
+        self._sent = now
+        if connection.writable:
+            connection.expect("first_byte_timeout", self.pool.origin.first_byte_timeout)
+
+    def _queue_timeout(self, timed_out: "Callable[[Fetch], None]") -> None:
+        self._timer = None
+        if self.phase is Phase.WAITING:
+            timed_out(self)
+
+    def _close(self) -> None:
+        self.phase = Phase.DONE
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
