@@ -46,6 +46,8 @@ def _address(text: str) -> IPv4Address | IPv6Address:
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
+    if "%" in text:
+        raise ValueError(f"{text!r} names a zone: a network is trusted on every interface or not at all")
     network = ip_network(text)
     if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
         ipv4 = int(network.network_address) & 0xFFFF_FFFF
