@@ -3,7 +3,7 @@ processes.
 """
 
 from edgeproxy.ledger.layout import SLOT_TEXT_BYTES, Counter, SlotState, Stage, Word
-from edgeproxy.ledger.reader import Batch, LedgerError, LedgerReader, OpenSlot, ledger_files
+from edgeproxy.ledger.reader import Batch, LedgerError, LedgerReader, OpenSlot, ledger_files, remove_unfinished
 from edgeproxy.ledger.record import FIELDS, Field
 from edgeproxy.ledger.recovery import publish_lost
 from edgeproxy.ledger.totals import GAUGES, Totals
@@ -26,4 +26,5 @@ __all__ = [
     "Word",
     "ledger_files",
     "publish_lost",
+    "remove_unfinished",
 ]

@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import struct
+import time
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -32,6 +33,7 @@ from edgeproxy.ledger.layout import (
 )
 
 _PIECE = 65536
+_UNFINISHED_S = 60.0
 
 
 class LedgerError(Exception):
@@ -71,6 +73,14 @@ def ledger_files(directory: Path) -> list[Path]:
             return sorted(Path(entry.path) for entry in entries if entry.name.startswith(FILE_PREFIX))
     except OSError:
         return []
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Delete what workers left that died while they were making their ledger; nothing was ever in it."""
+    for path in directory.glob(f".{FILE_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _UNFINISHED_S:
+                path.unlink()
 
 
 class LedgerReader:

@@ -50,6 +50,11 @@ class AccessLog:
         """The descriptor of a stream whose reader is behind: nothing more can be written until it can be."""
         return self._target.fd if self._unfinished and self._target else None
 
+    def open(self) -> None:
+        """Open the log unless it is open. Raises OSError."""
+        if self._target is None:
+            self._target = Target.open(self.path)
+
     def drain(self, ledger: LedgerReader) -> int:
         """Write what a ledger has, up to a batch, and return how many bytes were taken out of its ring. Raises
         OSError.

@@ -1,0 +1,181 @@
+"""The scribe: the process that turns the ledgers of a node into its access log, and serves the admin API.
+
+`python -m edgeproxy.node.scribe --config FILE --runtime-dir DIR [--ready-fd N]`, started by the supervisor. Decides
+when the steps of `drain` are taken, and when to go. It holds nothing that a new scribe would miss: everything is in
+the ledgers.
+
+- SIGUSR1: opens the log file anew (rotation).
+- SIGTERM, SIGINT: writes what there is, then ends.
+- The supervisor died: goes on until no worker lives and every ledger is drained, or until a new supervisor has taken
+  over, whose scribe waits for this one's lock.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from edgeproxy.config import Config
+from edgeproxy.logging.app import configure
+from edgeproxy.node.drain import RETRY_S, Drain
+from edgeproxy.node.runtime import RuntimeDir
+
+LOCK_FILE = "scribe.lock"
+SCAN_S = 0.5
+FAST_S, BUSY_S, IDLE_S = 0.02, 0.05, 0.1
+"""Pauses between two writes: when the ledgers fill quickly, when there was something, when there was nothing for a
+while. A longer pause
+makes fewer, larger writes: at 50 ms a tick's fixed cost is 0.1 % of a core."""
+FAST_BYTES = 1024 * 1024
+LOCK_PATIENCE_S = 10.0
+STREAM_PATIENCE_S = 5.0
+"""How long a scribe that ends waits for the slow reader of a stream."""
+
+_log = structlog.get_logger()
+
+
+class Scribe:
+    """One scribe's life."""
+
+    def __init__(self, config: Config, runtime_dir: Path) -> None:
+        """Prepare; nothing is opened yet."""
+        self._config = config
+        self._runtime_dir = RuntimeDir(runtime_dir)
+        self._drain = Drain(runtime_dir, config.log.access, config.log.format)
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._reopen = False
+        self._parent = os.getppid()
+
+    async def run(self, ready_fd: int | None = None) -> None:
+        """Work until told to end."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._rotated)
+        self._drain.scan()
+        self._drain.write()
+        if ready_fd is not None:
+            os.write(ready_fd, b"1")
+            os.close(ready_fd)
+        async with contextlib.AsyncExitStack() as stack:
+            if self._config.admin.listen:
+                # Imported after the first write and only if wanted: it takes longer than all the rest of this
+                # process's start.
+                from edgeproxy.node.admin import Admin  # noqa: PLC0415
+
+                await stack.enter_async_context(Admin(self._config.admin.listen, self._runtime_dir.path, self._drain))
+            await self._loop()
+        await self._finish()
+
+    async def _loop(self) -> None:
+        next_scan = 0.0
+        pause = IDLE_S
+        while not self._stopping:
+            now = time.monotonic()
+            if now >= next_scan:
+                next_scan = now + SCAN_S
+                self._drain.scan()
+                if self._is_orphan_at_its_end():
+                    return
+            if self._reopen:
+                self._reopen = False
+                self._drain.log.reopen()
+            pause = _pause(self._drain.write(), self._drain.backlog, pause)
+            await self._sleep(pause if self._drain.health.is_well else RETRY_S)
+
+    async def _finish(self) -> None:
+        deadline = time.monotonic() + STREAM_PATIENCE_S
+        while not self._drain.write_all():
+            if self._drain.log.blocked_on is None or time.monotonic() > deadline:
+                _log.error("access log can't be written; lines stay in the ledgers", bytes=self._drain.backlog)
+                break
+            await self._sleep(FAST_S)
+        self._drain.close()
+
+    async def _sleep(self, pause: float) -> None:
+        """Wait for a while, for a signal, or for the reader of a stream to catch up."""
+        self._wake.clear()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(pause, self._wake.set)
+        with self._writable(loop):
+            await self._wake.wait()
+        timer.cancel()
+
+    @contextlib.contextmanager
+    def _writable(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        fd = self._drain.log.blocked_on
+        if fd is None:
+            yield
+            return
+        loop.add_writer(fd, self._wake.set)
+        try:
+            yield
+        finally:
+            loop.remove_writer(fd)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def _rotated(self) -> None:
+        self._reopen = True
+        self._wake.set()
+
+    def _is_orphan_at_its_end(self) -> bool:
+        if os.getppid() == self._parent:
+            return False
+        if self._runtime_dir.is_held():
+            _log.warning("a new supervisor has taken over; leaving the ledgers to its scribe")
+            return True
+        return not self._drain.has_living() and not self._drain.backlog
+
+
+def _pause(written: int, backlog: int, last: float) -> float:
+    if written:
+        return 0.0 if backlog > FAST_BYTES else FAST_S if written > FAST_BYTES else BUSY_S
+    return min(last * 1.5 or FAST_S, IDLE_S)
+
+
+def _lock(runtime_dir: Path) -> int | None:
+    """Be the only scribe of a runtime directory; the lock ends with the process. None when another one does not go."""
+    fd = os.open(runtime_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                return None
+            time.sleep(0.05)
+        else:
+            return fd
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the scribe; the exit code."""
+    parser = argparse.ArgumentParser(prog="edgeproxy.node.scribe", description="writes a node's access log")
+    parser.add_argument("--config", type=Path, required=True, help="effective configuration, JSON")
+    parser.add_argument("--runtime-dir", type=Path, required=True)
+    parser.add_argument("--ready-fd", type=int, help="descriptor that gets a byte once the scribe works")
+    options = parser.parse_args(arguments)
+    config = Config.from_json(options.config.read_bytes())
+    configure(config.log.level, process="scribe", pid=os.getpid())
+    if _lock(options.runtime_dir) is None:
+        _log.error("another scribe is at work here", runtime_dir=str(options.runtime_dir))
+        return 1
+    asyncio.run(Scribe(config, options.runtime_dir).run(options.ready_fd))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
