@@ -140,6 +140,10 @@ class Drain:
             if not progress or not self._taken.intersection(self.ledgers):
                 return True
 
+    def is_living(self, ledger: LedgerReader) -> bool:
+        """Whether a ledger's worker lives, as of the last scan."""
+        return ledger.path.name not in self._taken
+
     def has_living(self) -> bool:
         """Whether a worker lives."""
         return len(self._taken) < len(self.ledgers)

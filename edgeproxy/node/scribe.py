@@ -63,18 +63,18 @@ class Scribe:
         loop.add_signal_handler(signal.SIGUSR1, self._rotated)
         self._drain.scan()
         self._drain.write()
-        if ready_fd is not None:
-            os.write(ready_fd, b"1")
-            os.close(ready_fd)
         async with contextlib.AsyncExitStack() as stack:
             if self._config.admin.listen:
-                # Imported after the first write and only if wanted: it takes longer than all the rest of this
-                # process's start.
+                # Imported after the first write, and only if wanted: it takes longer than all the rest of the start.
                 from edgeproxy.node.admin import Admin  # noqa: PLC0415
 
                 await stack.enter_async_context(Admin(self._config.admin.listen, self._runtime_dir.path, self._drain))
+            if ready_fd is not None:
+                os.write(ready_fd, b"1")
+                os.close(ready_fd)
             await self._loop()
-        await self._finish()
+            await self._finish()
+        self._drain.close()
 
     async def _loop(self) -> None:
         next_scan = 0.0
@@ -99,7 +99,6 @@ class Scribe:
                 _log.error("access log can't be written; lines stay in the ledgers", bytes=self._drain.backlog)
                 break
             await self._sleep(FAST_S)
-        self._drain.close()
 
     async def _sleep(self, pause: float) -> None:
         """Wait for a while, for a signal, or for the reader of a stream to catch up."""
