@@ -1,0 +1,50 @@
+"""The node's configuration: a TOML file, the environment and the environment file, checked and typed."""
+
+from edgeproxy.config.checks import split_address
+from edgeproxy.config.effective import effective
+from edgeproxy.config.env_file import env_file_path, read_env_file, set_env_value
+from edgeproxy.config.environment import TracingSettings, effective_tracing, merged_environ
+from edgeproxy.config.errors import ConfigError, EnvFileError, Problem, SettingsError
+from edgeproxy.config.load import load
+from edgeproxy.config.model import (
+    Admin,
+    Cache,
+    Config,
+    Limits,
+    Listen,
+    Log,
+    Node,
+    Origin,
+    Route,
+    RouteCache,
+    SamplerWord,
+    Tracing,
+)
+
+__all__ = [
+    "Admin",
+    "Cache",
+    "Config",
+    "ConfigError",
+    "EnvFileError",
+    "Limits",
+    "Listen",
+    "Log",
+    "Node",
+    "Origin",
+    "Problem",
+    "Route",
+    "RouteCache",
+    "SamplerWord",
+    "SettingsError",
+    "Tracing",
+    "TracingSettings",
+    "effective",
+    "effective_tracing",
+    "env_file_path",
+    "load",
+    "merged_environ",
+    "read_env_file",
+    "set_env_value",
+    "split_address",
+]

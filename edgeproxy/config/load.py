@@ -1,0 +1,186 @@
+"""From a TOML file and the environment to a Config, or to everything that is wrong with them.
+
+May know: the file, the tables of `model`, the variables that win over them. Must not: know what a key means, save where
+one speaks of another (a route names an origin). The tracing toggle is not settled here but in
+`environment.effective_tracing`, because it may change while the node runs.
+"""
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from edgeproxy.config.environment import described_by
+from edgeproxy.config.errors import ConfigError, Problem, ProblemCode, shown
+from edgeproxy.config.model import Config
+from edgeproxy.config.schema import Key, keys_of
+from edgeproxy.config.toml import toml_key, toml_value
+
+_TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """The configuration in the file, with what the environment says about tracing put over it.
+
+    Without a file it is the defaults, which name no origin. Raises ConfigError with every problem there is.
+    """
+    config = Config()
+    problems: list[Problem] = []
+    if path is not None:
+        tables = _read(path)
+        problems = _Check(str(path)).whole(tables)
+        config = config if problems else msgspec.convert(tables, Config)
+    tracing, wrong = described_by(config.tracing, environ)
+    if problems or wrong:
+        raise ConfigError(problems + wrong)
+    return msgspec.structs.replace(config, tracing=tracing)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    source = str(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError([Problem("unreadable", source, "", None, "there is no such file")]) from None
+    except OSError as error:
+        reason = f"can't be read: {error.strerror}"
+        raise ConfigError([Problem("unreadable", source, "", None, reason)]) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise ConfigError(
+            [Problem("syntax", source, f"line {line}, column {column}", None, "expected text in UTF-8")]
+        ) from None
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError([Problem("syntax", source, "", None, "it is nested too deeply")]) from None
+    except ValueError as error:  # TOMLDecodeError, or what int() says of a number of thousands of digits
+        raise ConfigError([_syntax(source, text, str(error))]) from None
+
+
+def _syntax(source: str, text: str, message: str) -> Problem:
+    found = _TOML_POSITION.search(message)
+    if found is None:
+        return Problem("syntax", source, "", None, message)
+    line = found[1] or text.count("\n") + 1
+    column = found[2] or len(text) - text.rfind("\n")
+    reason = message[: found.start()]
+    return Problem("syntax", source, f"line {line}, column {column}", None, reason[:1].lower() + reason[1:])
+
+
+class _Check:
+    """Walks tables as they were read and notes whatever is wrong."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._problems: list[Problem] = []
+
+    def whole(self, tables: dict[str, Any]) -> list[Problem]:
+        self._table("", tables, Config)
+        self._origins_and_routes(_tables(tables, "origin"), _tables(tables, "route"))
+        return self._problems
+
+    def _note(self, code: ProblemCode, where: str, value: Any, reason: str) -> None:
+        is_table = isinstance(value, dict) or (
+            isinstance(value, list) and any(isinstance(item, dict) for item in value)
+        )
+        self._problems.append(
+            Problem(code, self._source, where, None if value is None or is_table else shown(value), reason)
+        )
+
+    def _table(self, where: str, table: dict[str, Any], struct: type[Struct]) -> None:
+        keys = keys_of(struct)
+        for name, value in table.items():
+            if name in keys:
+                self._value(_join(where, name), value, keys[name])
+            else:
+                self._unknown(where, name, value, list(keys))
+        for key in keys.values():
+            if key.required and key.name not in table:
+                self._note("missing", _join(where, key.name), None, f"missing: expected {key.expected}")
+
+    def _unknown(self, where: str, name: str, value: Any, known: list[str]) -> None:
+        table = "the file" if not where else f"[{where}]"
+        nearest = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ";"
+        self._note(
+            "unknown_key", _join(where, name), value, f"unknown key in {table}{hint} allowed are {', '.join(known)}"
+        )
+
+    def _value(self, where: str, value: Any, key: Key) -> None:
+        if key.table is not None and key.item is None:
+            if isinstance(value, dict):
+                self._table(where, value, key.table)
+            else:
+                self._note("value", where, value, f"expected a table, [{where}]")
+        elif key.item is not None and isinstance(value, list):
+            self._list(where, value, key)
+        elif key.table is not None:
+            self._note("value", where, value, f"expected a list of tables, [[{where}]]")
+        elif value in key.not_yet:
+            self._note("value", where, value, f"not yet available in this version; use {toml_value(key.default)}")
+        elif not _fits(value, key):
+            self._note("value", where, value, f"expected {key.expected}")
+
+    def _list(self, where: str, items: list[Any], key: Key) -> None:
+        assert key.item is not None
+        before = len(self._problems)
+        for index, item in enumerate(items):
+            self._value(f"{where}[{index}]", item, key.item)
+        if len(self._problems) == before and key.table is None and not _fits(items, key):
+            self._note("value", where, items, f"expected {key.expected}")
+
+    def _origins_and_routes(self, origins: list[dict[str, Any]], routes: list[dict[str, Any]]) -> None:
+        if not origins:
+            self._note("missing", "origin", None, "missing: expected at least one [[origin]] with its name and urls")
+            return
+        names: list[str] = []
+        for index, origin in enumerate(origins):
+            name = origin.get("name")
+            if not isinstance(name, str):
+                continue
+            if name in names:
+                taken = f"expected a name of its own: origin[{names.index(name)}] has this one"
+                self._note("value", f"origin[{index}].name", name, taken)
+            names.append(name)
+        if len(origins) > 1 and not routes:
+            self._note("missing", "route", None, "missing: with several origins, expected at least one [[route]]")
+        expected = " or ".join(toml_value(name) for name in dict.fromkeys(names))
+        for index, route in enumerate(routes):
+            name = route.get("origin", "")
+            if name == "" and len(origins) > 1:
+                self._note(
+                    "missing", f"route[{index}].origin", None, f"missing: with several origins, expected {expected}"
+                )
+            elif name and isinstance(name, str) and name not in names:
+                self._note("value", f"route[{index}].origin", name, f"there is no such origin; expected {expected}")
+
+
+def _fits(value: Any, key: Key) -> bool:
+    """Whether the value has the key's type, is in its range and passes its check."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    try:
+        msgspec.convert(value, key.annotation, strict=True)
+    except msgspec.ValidationError:
+        return False
+    return value == key.default or key.check is None or key.check(value)
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{toml_key(name)}" if where else toml_key(name)
+
+
+def _tables(tables: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A list of tables, as far as it is one: what else stands there has been noted already."""
+    value = tables.get(name, [])
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
