@@ -104,6 +104,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration file; "" for built-in defaults."""
     env_file: str = ""
     """The environment file that is watched."""
+    env_seen: str = ""
+    """Which state of it the node acts on or has refused (`watch.fingerprint`)."""
     access_log: str = ""
     """The access log's path, or "-" for the node's standard output."""
     last_error: str = ""

@@ -31,7 +31,10 @@ _log = structlog.get_logger()
 
 
 class Program(NamedTuple):
-    """A module to run as a process of the node."""
+    """A module to run as a process of the node.
+
+    It is given `--ready-fd`, and writes a byte there once it does its work.
+    """
 
     name: str
     """For the log: "worker 0"."""
@@ -39,8 +42,6 @@ class Program(NamedTuple):
     arguments: tuple[str, ...]
     fds: tuple[int, ...] = ()
     """Descriptors that the process inherits, under the same numbers."""
-    announces: bool = False
-    """Whether it is given `--ready-fd` and writes a byte there once it does its work."""
 
 
 class Process:
@@ -56,21 +57,16 @@ class Process:
         self.exited: asyncio.Future[int] = loop.create_future()
         """Its exit code, negative for the signal that killed it."""
         arguments = [*_python(), "-m", program.module, *program.arguments]
-        self._pipe = -1
-        if program.announces:
-            self._pipe, theirs = os.pipe()
-            arguments += ["--ready-fd", str(theirs)]
-            try:
-                self._popen = _popen(arguments, (*program.fds, theirs))
-            except OSError:
-                os.close(self._pipe)
-                raise
-            finally:
-                os.close(theirs)
-            loop.add_reader(self._pipe, self._announced)
-        else:
-            self._popen = _popen(arguments, program.fds)
-            self.ready.set_result(True)
+        self._pipe, theirs = os.pipe()
+        arguments += ["--ready-fd", str(theirs)]
+        try:
+            self._popen = _popen(arguments, (*program.fds, theirs))
+        except OSError:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(theirs)
+        loop.add_reader(self._pipe, self._announced)
         self.pid = self._popen.pid
         self._pidfd = os.pidfd_open(self.pid)
         loop.add_reader(self._pidfd, self._reap)
@@ -102,7 +98,7 @@ class Process:
         """Wait until it does its work; one that takes too long is killed. False when it died instead."""
         with contextlib.suppress(TimeoutError):
             return await asyncio.wait_for(asyncio.shield(self.ready), READY_TIMEOUT_S)
-        _log.error("process not ready in time", name=self.program.name, pid=self.pid, timeout_s=READY_TIMEOUT_S)
+        _log.error("process_not_ready", name=self.program.name, pid=self.pid, timeout_s=READY_TIMEOUT_S)
         self.signal(signal.SIGKILL)
         await asyncio.shield(self.exited)
         return False
@@ -112,7 +108,7 @@ class Process:
         self.signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             return await asyncio.wait_for(asyncio.shield(self.exited), patience_s)
-        _log.error("process killed", name=self.program.name, pid=self.pid, reason="did not end", patience_s=patience_s)
+        _log.error("process_killed", name=self.program.name, pid=self.pid, reason="did not end", patience_s=patience_s)
         self.signal(signal.SIGKILL)
         return await asyncio.shield(self.exited)
 
@@ -120,11 +116,13 @@ class Process:
 class Keeper:
     """Keeps one program running: replaces its process at once when it dies, until told to stop."""
 
-    def __init__(self, program: Program, *, started: Callable[[int], None], died: Callable[[], None]) -> None:
-        """`started` hears each new pid, `died` of each process that ended without being asked to."""
+    def __init__(
+        self, program: Program, *, on_death: Callable[[], None], on_pid: Callable[[int], None] = lambda _pid: None
+    ) -> None:
+        """`on_death` hears of each process that ended without being asked to, `on_pid` each new pid, 0 in between."""
         self.program = program
-        self._started = started
-        self._died = died
+        self._on_death = on_death
+        self._on_pid = on_pid
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -140,12 +138,21 @@ class Keeper:
             process = self._spawn()
         except OSError as error:
             raise StartError(f"{name} can't be started: {error}") from error
-        ready = await process.wait_ready()
-        if not ready:
-            self._process = None
+        if not await process.wait_ready():
+            self._gone()
             raise StartError(f"{name} ended before it was ready ({describe_exit(await process.exited)})")
-        _log.info("process ready", name=name, pid=process.pid, after_ms=_since_ms(process))
+        _log.info("process_ready", name=name, pid=process.pid, after_ms=_since_ms(process))
         self._task = asyncio.create_task(self._keep(process), name=f"keep {name}")
+
+    def launch(self) -> None:
+        """Start the program and keep at it: it need not come to its work at once."""
+        self._task = asyncio.create_task(self._launch(), name=f"keep {self.program.name}")
+
+    async def _launch(self) -> None:
+        process = await self._replace(0.0)
+        if await process.wait_ready():
+            _log.info("process_ready", name=self.program.name, pid=process.pid, after_ms=_since_ms(process))
+        await self._keep(process)
 
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal, if there is one."""
@@ -157,10 +164,10 @@ class Keeper:
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
-        process, self._process = self._process, None
-        if process:
+        if process := self._process:
             code = await process.stop(patience_s)
-            _log.info("process ended", name=self.program.name, pid=process.pid, how=describe_exit(code))
+            self._gone()
+            _log.info("process_ended", name=self.program.name, pid=process.pid, how=describe_exit(code))
 
     def kill(self) -> None:
         """Make an end of waiting for a process that was told to stop."""
@@ -168,16 +175,20 @@ class Keeper:
 
     def _spawn(self) -> Process:
         self._process = process = Process(self.program)
-        self._started(process.pid)
+        self._on_pid(process.pid)
         return process
+
+    def _gone(self) -> None:
+        self._process = None
+        self._on_pid(0)
 
     async def _keep(self, process: Process) -> None:
         quick = 0
         name = self.program.name
         while True:
             code = await asyncio.shield(process.exited)
-            self._process = None
-            self._died()
+            self._gone()
+            self._on_death()
             lived_s = time.monotonic() - process.started
             quick = quick + 1 if lived_s < QUICK_DEATH_S else 0
             _log.error(
@@ -190,7 +201,7 @@ class Keeper:
             )
             process = await self._replace(BACK_OFF_S if quick >= QUICK_DEATHS else 0.0)
             if await process.wait_ready():
-                _log.info("process replaced", name=name, pid=process.pid, after_ms=_since_ms(process))
+                _log.info("process_replaced", name=name, pid=process.pid, after_ms=_since_ms(process))
 
     async def _replace(self, delay_s: float) -> Process:
         while True:
@@ -200,7 +211,7 @@ class Keeper:
             except (
                 OSError
             ) as error:  # no memory, no more processes: the node lives on with what it has, and tries again
-                _log.error("process not started", name=self.program.name, error=str(error))
+                _log.error("process_not_started", name=self.program.name, error=str(error))
                 delay_s = BACK_OFF_S
 
 

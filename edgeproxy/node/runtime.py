@@ -26,6 +26,8 @@ class RuntimeDir:
         self.path = path
         self.control = path / "control"
         self.lock_file = path / "supervisor.lock"
+        self.admin_address = path / "admin.addr"
+        """Where the admin API listens, as bound; the scribe writes it."""
 
     @classmethod
     def resolve(cls, configured: str, environ: Mapping[str, str]) -> "RuntimeDir":

@@ -31,31 +31,49 @@ class Listeners:
         self._backlog = backlog
         self._family, self._sockaddr = _resolve(address)
         self._sockets: list[socket.socket] = []
-        self._spread = False
 
     def open(self, count: int, *, patience_s: float = 0.0) -> None:
         """Bind and listen with `count` sockets, trying an address in use again for `patience_s`. Raises ListenError."""
-        if not self._sockets:
-            self._claim(patience_s)
+        self._claim(patience_s)
+        self._add(count)
+
+    def extend(self, count: int) -> None:
+        """Have at least `count` sockets; the new ones get no connections before `spread`. Raises ListenError."""
+        if len(self._sockets) < count:
+            self.spread(len(self._sockets))
+            self._add(count)
+
+    def _add(self, count: int) -> None:
+        before = len(self._sockets)
         try:
             while len(self._sockets) < count:
                 self._sockets.append(self._bound(reuse_port=True))
-            if self._spread:
-                self._spread_over(count)
-            for one in self._sockets:
-                one.listen(self._backlog)
+                self._sockets[-1].listen(self._backlog)
         except OSError as error:
-            self.close()
+            self.close_from(before)
             raise self._refused(error) from error
 
     def fd(self, index: int) -> int:
         """The descriptor of one worker's socket."""
         return self._sockets[index].fileno()
 
-    def shrink(self, count: int) -> None:
-        """Send no new connections to the sockets from `count` on; `close_from` ends them once `waiting` is 0."""
-        if len(self._sockets) > count:
-            self._spread_over(count)
+    def set_backlog(self, backlog: int) -> None:
+        """Let that many connections wait on each socket."""
+        self._backlog = backlog
+        for one in self._sockets:
+            one.listen(backlog)
+
+    def spread(self, count: int) -> None:
+        """Have the kernel choose at random among the first `count` sockets, and none else.
+
+        Closing a socket resets the connections that wait on it: one that is to go must first stop getting new ones.
+        """
+        ld_random = struct.pack("=HBBi", 0x20, 0, 0, -0x1000 + 56)  # load from SKF_AD_OFF + SKF_AD_RANDOM
+        modulo = struct.pack("=HBBI", 0x94, 0, 0, count)
+        ret = struct.pack("=HBBI", 0x16, 0, 0, 0)
+        code = ctypes.create_string_buffer(ld_random + modulo + ret)
+        program = struct.pack("@HP", 3, ctypes.addressof(code))
+        self._sockets[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
 
     def waiting(self, index: int) -> int:
         """How many connections wait to be accepted on one socket."""
@@ -111,19 +129,6 @@ class Listeners:
             made.close()
             raise
         return made
-
-    def _spread_over(self, count: int) -> None:
-        """Have the kernel choose at random among the first `count` sockets, and none else.
-
-        Closing a socket resets the connections that wait on it: one that is to go must first stop getting new ones.
-        """
-        self._spread = True
-        ld_random = struct.pack("=HBBi", 0x20, 0, 0, -0x1000 + 56)  # load from SKF_AD_OFF + SKF_AD_RANDOM
-        modulo = struct.pack("=HBBI", 0x94, 0, 0, count)
-        ret = struct.pack("=HBBI", 0x16, 0, 0, 0)
-        code = ctypes.create_string_buffer(ld_random + modulo + ret)
-        program = struct.pack("@HP", 3, ctypes.addressof(code))
-        self._sockets[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
 
     def _refused(self, error: OSError) -> ListenError:
         reason = os.strerror(error.errno) if error.errno else str(error)

@@ -68,7 +68,7 @@ async def changes(path: Path) -> AsyncIterator[None]:
                         yield
         except OSError as error:  # the user's inotify watches are used up, or the directory went away this moment
             if told:
-                _log.warning("file not watched", path=path, error=str(error), instead=f"looked at every {LOOK_S} s")
+                _log.warning("file_not_watched", path=path, error=str(error), instead=f"looked at every {LOOK_S} s")
             told = False
             await asyncio.sleep(LOOK_S)
         seen, last = last, fingerprint(path)
