@@ -40,8 +40,10 @@ class TrustPolicy:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
-    """Without its zone (`fe80::1%eth0`), and as IPv4 where it is that in IPv6's clothes (`::ffff:10.0.0.1`)."""
-    address = ip_address(text.partition("%")[0])
+    """The address, as IPv4 where it is that in IPv6's clothes (`::ffff:10.0.0.1`). A zone (`fe80::1%eth0`) may stay:
+    networks compare without it.
+    """
+    address = ip_address(text)
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
 
 

@@ -37,6 +37,8 @@ def test_all_trusts_anyone_and_none_no_one(ip: str) -> None:
         (V6, "fe80::1", True),
         (V6, "fe80::1%eth0", True),
         (V6, "fe80::1%7", True),
+        (V4, "::ffff:10.0.0.1%eth0", True),
+        (V4, "10.0.0.1%eth0", False),  # IPv4 has no zones
         (V6, "fec0::1%eth0", False),
         (V6, "0.0.0.1", False),
         (MAPPED, "10.1.2.3", True),
