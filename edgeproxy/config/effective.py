@@ -1,7 +1,7 @@
 """The configuration in force, as TOML that gives the same configuration when it is loaded.
 
-May know: tables and keys as `schema` shows them. Must not: leave a key out because it has its default: whoever asks wants to
-see what holds, not what was written.
+May know: tables and keys as `schema` shows them. Must not: leave a key out because it has its default: whoever asks
+wants to see what holds, not what was written.
 """
 
 from collections.abc import Iterator

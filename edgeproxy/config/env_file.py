@@ -1,7 +1,7 @@
 """The environment file: the tracing toggle's place, read by the node, edited by `edgeproxy trace`, known to systemd.
 
-May know: the file's notation, which is what python-dotenv and systemd's EnvironmentFile both read the same way, and where the
-file is. Must not: know what a variable is for. What the two would read differently is refused, not guessed.
+May know: the file's notation, which python-dotenv and systemd's EnvironmentFile share, and where the file is. Must not:
+know what a variable is for.
 """
 
 import fcntl
@@ -39,8 +39,10 @@ class _Entry:
 
 
 def env_file_path(config_path: Path | None, environ: Mapping[str, str]) -> Path:
-    """Where the environment file is, or would be: EDGEPROXY_ENV_FILE, else edgeproxy.env beside the configuration's file
-    if it is there, else conf/edgeproxy.env.
+    """Where the environment file is, or would be.
+
+    That is EDGEPROXY_ENV_FILE, else edgeproxy.env beside the configuration's file if it is there, else
+    conf/edgeproxy.env in the working directory.
     """
     if named := environ.get("EDGEPROXY_ENV_FILE"):
         return Path(named)
@@ -60,9 +62,8 @@ def read_env_file(path: Path) -> dict[str, str]:
         variable = VARIABLES.get(entry.name)
         reason = variable.problem(entry.value) if variable else None
         if reason is not None:
-            raise EnvFileError(
-                "env_file_value", path, f"{entry.name} = {shown(entry.value)}: {reason}", line=entry.line
-            )
+            wrong = f"{entry.name} = {shown(entry.value)}: {reason}"
+            raise EnvFileError("env_file_value", path, wrong, line=entry.line)
         values[entry.name] = entry.value
     return values
 
@@ -70,7 +71,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 def set_env_value(path: Path, key: str, value: str) -> None:
     """Set one variable in the file and leave the rest as it is: at once and whole, or not at all.
 
-    Readers see the old file or the new one. Its mode and owner stay; if it is missing it is created. Two edits at a time
+    Readers see the old file or the new one. Its mode and owner stay; if it is missing it is created. Two edits at once
     wait for each other. Raises EnvFileError, with the file untouched, if it can't be done or the file is broken.
     """
     if not _NAME.fullmatch(key) or not (value.isprintable() or not value):
@@ -99,24 +100,24 @@ def _read(path: Path) -> str | None:
 
 
 def _parse(path: Path, text: str) -> Iterator[_Entry]:
-    line = 1
+    offset = 0
     for binding in parse_stream(io.StringIO(text, newline="")):
         raw = binding.original.string
-        content = raw.lstrip()
-        begins = line + len(_NEWLINE.findall(raw[: len(raw) - len(content)]))
-        line += len(_NEWLINE.findall(raw))
-        content = content.rstrip()
+        content = raw.strip()
+        # The parser's own line is that of the blank lines before.
+        line = len(_NEWLINE.findall(text, 0, offset + len(raw) - len(raw.lstrip()))) + 1
+        offset += len(raw)
         if not content or content.startswith("#") or (content.startswith(";") and not _NEWLINE.search(content)):
-            yield _Entry(raw, begins)
+            yield _Entry(raw, line)
             continue
         found = _ASSIGNMENT.match(content)
         if binding.error or found is None or binding.value is None or "\0" in content:
             expected = "expected NAME=value, with quotes closed, or a comment that begins with #"
-            raise EnvFileError("env_file_syntax", path, f"{shown(content)}: {expected}", line=begins)
+            raise EnvFileError("env_file_syntax", path, f"{shown(content)}: {expected}", line=line)
         if content.endswith("\\") and content[found.end()] not in "\"'":
             expected = "expected the value on one line: systemd would join the next one to it"
-            raise EnvFileError("env_file_syntax", path, f"{shown(content)}: {expected}", line=begins)
-        yield _Entry(raw, begins, found["name"], binding.value)
+            raise EnvFileError("env_file_syntax", path, f"{shown(content)}: {expected}", line=line)
+        yield _Entry(raw, line, found["name"], binding.value)
 
 
 def _edited(path: Path, text: str, name: str, value: str) -> str:
@@ -138,7 +139,7 @@ def _edited(path: Path, text: str, name: str, value: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """In double quotes, with the two escapes in them that python-dotenv and systemd share, where it can't stand bare."""
+    """In double quotes where it can't stand bare, with the two escapes that python-dotenv and systemd share."""
     if _PLAIN_VALUE.fullmatch(value):
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,7 +1,7 @@
 """What environment variables say, and how they win over the configuration's file.
 
-May know: the variables that OpenTelemetry and the toggle name. Must not: know files or processes; whoever calls brings the
-variables. OpenTelemetry's rules hold for its own (an empty one counts as unset, words in any case). Where those rules say
+May know: the variables that OpenTelemetry and the toggle name. Must not: know files or processes; whoever calls brings
+the variables. OpenTelemetry's rules hold for its own (an empty one counts as unset, words in any case). Where they say
 "warn and ignore", here it is an error: an operator is there to read it, and a node that runs keeps what it had.
 """
 
@@ -17,8 +17,9 @@ from edgeproxy.config import checks
 from edgeproxy.config.errors import ConfigError, Problem, shown
 from edgeproxy.config.model import Config, SamplerWord, Tracing
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_COMMENT = re.compile(r"\s+#.*", re.DOTALL)
 _SAMPLERS: tuple[SamplerWord, ...] = get_args(SamplerWord.__value__)
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 _FULL_RATIO = 1.0
@@ -200,7 +201,7 @@ def effective_tracing(config: Config, environ: Mapping[str, str]) -> TracingSett
 
 
 def described_by(tracing: Tracing, environ: Mapping[str, str]) -> tuple[Tracing, list[Problem]]:
-    """The table with what the environment says of service, resource and collector put over it, and what it says wrongly."""
+    """The table with what the environment says of service, resource and collector over it; and what is wrong there."""
     values, problems = _values(environ, switches=False)
     attributes = dict(values.get("OTEL_RESOURCE_ATTRIBUTES", {}))
     service_name = attributes.pop("service.name", tracing.service_name)
@@ -219,10 +220,15 @@ def merged_environ(
 ) -> dict[str, str]:
     """The process's environment with the environment file's values over it.
 
-    systemd has put the file into the process's environment at the start (EnvironmentFile). A value that is still what the
-    file said then is therefore the file's, and goes when its line goes.
+    systemd has put the file into the process's environment at the start (EnvironmentFile). A value that is still what
+    the file said then is therefore the file's, and goes when its line goes.
     """
-    own = {name: value for name, value in process_env.items() if file_values_at_start.get(name) != value}
+    own = {
+        name: value
+        for name, value in process_env.items()
+        # To systemd a comment behind a value is part of it; the file's reader has left it out.
+        if file_values_at_start.get(name) not in {value, _COMMENT.sub("", value)}
+    }
     return own | dict(file_values_now)
 
 

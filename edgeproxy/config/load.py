@@ -89,7 +89,7 @@ class _Check:
         self._origins_and_routes(_tables(tables, "origin"), _tables(tables, "route"))
         return self._problems
 
-    def _note(self, code: ProblemCode, where: str, value: Any, reason: str) -> None:
+    def _note(self, code: ProblemCode, where: str, value: object, reason: str) -> None:
         is_table = isinstance(value, dict) or (
             isinstance(value, list) and any(isinstance(item, dict) for item in value)
         )
@@ -108,34 +108,31 @@ class _Check:
             if key.required and key.name not in table:
                 self._note("missing", _join(where, key.name), None, f"missing: expected {key.expected}")
 
-    def _unknown(self, where: str, name: str, value: Any, known: list[str]) -> None:
-        table = "the file" if not where else f"[{where}]"
+    def _unknown(self, where: str, name: str, value: object, known: list[str]) -> None:
+        table = _title(where) if where else "the file"
         nearest = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]}?" if nearest else ";"
         self._note(
             "unknown_key", _join(where, name), value, f"unknown key in {table}{hint} allowed are {', '.join(known)}"
         )
 
-    def _value(self, where: str, value: Any, key: Key) -> None:
-        if key.table is not None and key.item is None:
-            if isinstance(value, dict):
-                self._table(where, value, key.table)
-            else:
-                self._note("value", where, value, f"expected a table, [{where}]")
-        elif key.item is not None and isinstance(value, list):
-            self._list(where, value, key)
+    def _value(self, where: str, value: object, key: Key) -> None:
+        if key.item is not None and isinstance(value, list):
+            self._list(where, value, key, key.item)
+        elif key.table is not None and key.item is None and isinstance(value, dict):
+            self._table(where, value, key.table)
         elif key.table is not None:
-            self._note("value", where, value, f"expected a list of tables, [[{where}]]")
+            title = _title(where) if key.item is None else f"[[{where}]]"
+            self._note("value", where, value, f"expected {key.expected}, {title}")
         elif value in key.not_yet:
             self._note("value", where, value, f"not yet available in this version; use {toml_value(key.default)}")
         elif not _fits(value, key):
             self._note("value", where, value, f"expected {key.expected}")
 
-    def _list(self, where: str, items: list[Any], key: Key) -> None:
-        assert key.item is not None
+    def _list(self, where: str, items: list[Any], key: Key, item_key: Key) -> None:
         before = len(self._problems)
         for index, item in enumerate(items):
-            self._value(f"{where}[{index}]", item, key.item)
+            self._value(f"{where}[{index}]", item, item_key)
         if len(self._problems) == before and key.table is None and not _fits(items, key):
             self._note("value", where, items, f"expected {key.expected}")
 
@@ -165,7 +162,7 @@ class _Check:
                 self._note("value", f"route[{index}].origin", name, f"there is no such origin; expected {expected}")
 
 
-def _fits(value: Any, key: Key) -> bool:
+def _fits(value: object, key: Key) -> bool:
     """Whether the value has the key's type, is in its range and passes its check."""
     if isinstance(value, float) and not math.isfinite(value):
         return False
@@ -173,11 +170,16 @@ def _fits(value: Any, key: Key) -> bool:
         msgspec.convert(value, key.annotation, strict=True)
     except msgspec.ValidationError:
         return False
-    return value == key.default or key.check is None or key.check(value)
+    return key.check is None or (key.may_be_empty and value == "") or key.check(value)
 
 
 def _join(where: str, name: str) -> str:
     return f"{where}.{toml_key(name)}" if where else toml_key(name)
+
+
+def _title(where: str) -> str:
+    """A table as its heading has it; one in a list, or within such a one, by where it is."""
+    return where if "[" in where else f"[{where}]"
 
 
 def _tables(tables: dict[str, Any], name: str) -> list[dict[str, Any]]:

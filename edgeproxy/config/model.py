@@ -29,7 +29,7 @@ def _form(check: Callable[[Any], bool], words: str) -> Meta:
 
 
 def _says(sentence: str, **extra: object) -> Meta:
-    """A key's sentence; `example` is for the reference, where there is no default to show."""
+    """A key's sentence, and what else `schema.Key` wants to know: example, absent, empty, not_yet."""
     return Meta(description=sentence, extra=extra or None)
 
 
@@ -158,7 +158,7 @@ class RouteCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     enabled: Annotated[bool, _says("Whether responses are cached at all.")] = True
     max_object_bytes: Annotated[
-        Bytes | None, _says("The largest body that is cached. Left out = cache.max_object_bytes.", example=8 * _MIB)
+        Bytes | None, _says("The largest body that is cached.", absent="that of [cache]", example=8 * _MIB)
     ] = None
 
 
@@ -267,7 +267,8 @@ class Admin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What operators and monitoring ask: health and metrics."""
 
     listen: Annotated[
-        Address, _says('Address and port; not for clients to reach. Port 0 lets the system choose one. "" = off.')
+        Address,
+        _says('Address and port; not for clients to reach. Port 0 lets the system choose one. "" = off.', empty=True),
     ] = "127.0.0.1:9180"
 
 

@@ -6,7 +6,7 @@ May know: msgspec's view of types. Must not: know any key by name.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAliasType, get_args, get_origin
+from typing import Any, Literal, TypeAliasType, get_args, get_origin
 
 import msgspec
 from msgspec import NODEFAULT, Struct, inspect
@@ -19,15 +19,19 @@ class Key:
     """A key of a table, or one item of a list that a key holds."""
 
     name: str
-    annotation: Any
-    default: Any = NODEFAULT
+    annotation: object
+    default: object = NODEFAULT
     """NODEFAULT if it must be given."""
     sentence: str = ""
     expected: str = ""
     """What is allowed, in words: "an integer of bytes, 1024 or more"."""
+    unit: str = ""
     check: Callable[[Any], bool] | None = None
     not_yet: tuple[str, ...] = ()
-    example: Any = None
+    example: object = None
+    absent: str = ""
+    """What holds if it is left out and has no default."""
+    may_be_empty: bool = False
     table: type[Struct] | None = None
     """The Struct, where the key is a table or a list of tables."""
     item: "Key | None" = None
@@ -52,21 +56,25 @@ def keys_of(table: type[Struct]) -> dict[str, Key]:
     }
 
 
-def _key(name: str, annotation: Any, default: Any = NODEFAULT) -> Key:
+def _key(name: str, annotation: object, default: object = NODEFAULT) -> Key:
     type_, extra, sentence = _unwrap(inspect.type_info(annotation))
-    item = _list_item(annotation)
-    words = _words(type_, extra)
+    items = _arguments(annotation, list)
+    words = _words(type_, extra | {"words": _arguments(annotation, Literal)})
+    may_be_empty = default == "" or bool(extra.get("empty"))
     return Key(
         name=name,
         annotation=annotation,
         default=default,
         sentence=sentence,
-        expected=f'{words}; or ""' if default == "" else words,
+        expected=f'{words}; or ""' if may_be_empty else words,
+        unit=_unit(type_, extra),
         check=extra.get("check"),
         not_yet=extra.get("not_yet", ()),
         example=extra.get("example"),
+        absent=extra.get("absent", ""),
+        may_be_empty=may_be_empty,
         table=_table(type_),
-        item=None if item is None else _key(name, item),
+        item=_key(name, items[0]) if items else None,
     )
 
 
@@ -77,27 +85,52 @@ def _unwrap(type_: inspect.Type) -> tuple[inspect.Type, dict[str, Any], str]:
     return type_, {}, ""
 
 
+def _unit(type_: inspect.Type, extra: dict[str, Any]) -> str:
+    """Its unit, be it the type's own or that of one of several that it may be."""
+    inner, more, _ = _unwrap(type_)
+    extra = extra | more
+    members = inner.types if isinstance(inner, inspect.UnionType) else ()
+    return extra.get("unit") or next((unit for member in members if (unit := _unit(member, {}))), "")
+
+
 def _table(type_: inspect.Type) -> type[Struct] | None:
     if isinstance(type_, inspect.ListType):
         type_ = _unwrap(type_.item_type)[0]
     return type_.cls if isinstance(type_, inspect.StructType) else None
 
 
-def _list_item(annotation: Any) -> Any:
-    """The annotation of a list's items, wherever in this annotation the list is; None if there is none."""
+def _arguments(annotation: object, generic: object) -> tuple[Any, ...]:
+    """X, Y of `generic[X, Y]`, wherever in the annotation that is; nothing if it is not."""
     if isinstance(annotation, TypeAliasType):
-        return _list_item(annotation.__value__)
-    if get_origin(annotation) is list:
-        return get_args(annotation)[0]
-    return next((item for part in get_args(annotation) if (item := _list_item(part)) is not None), None)
+        return _arguments(annotation.__value__, generic)
+    if get_origin(annotation) is generic:
+        return get_args(annotation)
+    return next((found for part in get_args(annotation) if (found := _arguments(part, generic))), ())
 
 
 def _words(type_: inspect.Type, extra: dict[str, Any]) -> str:
     """What a type allows, so that it fits behind "expected"."""
+    *others, last = _choices(type_, extra)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _choices(type_: inspect.Type, extra: dict[str, Any]) -> list[str]:
+    """Each thing that it may be, in words; literal ones first."""
     inner, more, _ = _unwrap(type_)
     extra = extra | more
     if "allowed" in extra:
-        return str(extra["allowed"])
+        return [str(extra["allowed"])]
+    if isinstance(inner, inspect.LiteralType):
+        return [toml_value(word) for word in extra["words"]]  # as they were written: msgspec sorts its own
+    if isinstance(inner, inspect.UnionType):
+        members = sorted(inner.types, key=lambda member: not isinstance(member, inspect.LiteralType))
+        return [word for member in members for word in _choices(member, extra)]
+    if isinstance(inner, inspect.NoneType):  # that is leaving it out
+        return []
+    return [_type_words(inner, extra)]
+
+
+def _type_words(inner: inspect.Type, extra: dict[str, Any]) -> str:
     unit = f" of {extra['unit']}" if "unit" in extra else ""
     match inner:
         case inspect.BoolType():
@@ -106,12 +139,10 @@ def _words(type_: inspect.Type, extra: dict[str, Any]) -> str:
             return f"an integer{unit}{_range(inner)}"
         case inspect.FloatType():
             return f"a number{unit}{_range(inner)}"
-        case inspect.LiteralType():
-            return _or(map(toml_value, inner.values))
-        case inspect.UnionType():
-            return _or(_words(member, extra) for member in inner.types if not isinstance(member, inspect.NoneType))
+        case inspect.ListType() if _table(inner) is not None:
+            return "a list of tables"
         case inspect.ListType():
-            count = "" if not inner.min_length else f" of at least {inner.min_length}"
+            count = f" of at least {inner.min_length}" if inner.min_length else ""
             return f"a list{count}, each {_words(inner.item_type, {})}"
         case inspect.DictType() | inspect.StructType():
             return "a table"
@@ -122,12 +153,7 @@ def _words(type_: inspect.Type, extra: dict[str, Any]) -> str:
 def _range(number: inspect.IntType | inspect.FloatType) -> str:
     bounds = ""
     if number.gt is not None:
-        bounds = f", more than {number.gt}" + ("" if number.le is None else f", {number.le} or less")
+        bounds = f", more than {number.gt}" + ("" if number.le is None else f" and at most {number.le}")
     elif number.ge is not None:
         bounds = f", {number.ge} or more" if number.le is None else f", {number.ge} to {number.le}"
     return bounds if number.multiple_of is None else f"{bounds}, a multiple of {number.multiple_of}"
-
-
-def _or(words: Any) -> str:
-    *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last
