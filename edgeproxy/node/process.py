@@ -56,7 +56,7 @@ class Process:
         """True once it does its work, False when it died before."""
         self.exited: asyncio.Future[int] = loop.create_future()
         """Its exit code, negative for the signal that killed it."""
-        arguments = [*_python(), "-m", program.module, *program.arguments]
+        arguments = [*python_command(program.module), *program.arguments]
         self._pipe, theirs = os.pipe()
         arguments += ["--ready-fd", str(theirs)]
         try:
@@ -228,11 +228,12 @@ def _since_ms(process: Process) -> int:
     return round((time.monotonic() - process.started) * 1000)
 
 
-def _python() -> list[str]:
+def python_command(module: str) -> list[str]:
+    """How to run a module of this package in a process of its own."""
     # -P: what lies in the working directory must not stand in for a module. Only a checkout that was never installed
     # has the package itself there.
     here = Path(edgeproxy.__file__).parents[1] == Path.cwd()
-    return [sys.executable] if here else [sys.executable, "-P"]
+    return [sys.executable, *([] if here else ["-P"]), "-m", module]
 
 
 def _popen(arguments: list[str], fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
