@@ -17,5 +17,5 @@ def variant_key(primary: bytes, generation: int, vary: Sequence[bytes], names: M
     `generation` tells apart the variants before and after an invalidation. An absent field differs from an empty one;
     values can't hold the separators, which are control bytes.
     """
-    values = b"\x01".join(names[name] if name in names else b"\x02" for name in vary)
+    values = b"\x01".join(names.get(name, b"\x02") for name in vary)
     return b"%b\x00%d\x00%b" % (primary, generation, values)

@@ -48,5 +48,5 @@ class Deadlines:
         for expiring in [one for one in self.watched if one.deadline <= now]:
             try:
                 expiring.on_deadline(now)
-            except Exception:  # one broken connection must not stop every other one's timeouts
+            except Exception:  # noqa: BLE001 one broken connection must not stop every other one's timeouts
                 structlog.get_logger().exception("deadline_failed", of=type(expiring).__name__)

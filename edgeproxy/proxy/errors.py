@@ -4,19 +4,11 @@ why.
 Raised and handled inside the proxy only; rendered to the client in `problem`, to the log in `record`.
 """
 
-from enum import StrEnum
 from http import HTTPStatus
+from typing import Literal
 
-
-class Outcome(StrEnum):
-    """How a request ended, as its record says."""
-
-    OK = "ok"
-    CLIENT_ABORT = "client_abort"
-    ORIGIN_ERROR = "origin_error"
-    TIMEOUT = "timeout"
-    REFUSED = "refused"
-    LOST = "lost"
+Outcome = Literal["ok", "client_abort", "origin_error", "timeout", "refused", "lost"]
+"""How a request ended, as its record says. Plain strings: an Enum's member costs 1 µs where it is hashed."""
 
 
 class ProxyError(Exception):
@@ -36,7 +28,7 @@ class Refusal(ProxyError):
 
     def __init__(self, code: str, status: HTTPStatus, message: str) -> None:
         """Refuse with a status of the 4xx or 5xx class."""
-        super().__init__(code, status, Outcome.REFUSED, message)
+        super().__init__(code, status, "refused", message)
 
 
 class ClientTimeout(ProxyError):
@@ -44,13 +36,13 @@ class ClientTimeout(ProxyError):
 
     def __init__(self, code: str, message: str) -> None:
         """Time out what the client owed."""
-        super().__init__(code, HTTPStatus.REQUEST_TIMEOUT, Outcome.TIMEOUT, message)
+        super().__init__(code, HTTPStatus.REQUEST_TIMEOUT, "timeout", message)
 
 
 class ClientGone(ProxyError):
     """The client left, or stopped reading, before it had its response; nobody is there to be answered."""
 
-    def __init__(self, code: str, message: str, *, outcome: Outcome = Outcome.CLIENT_ABORT) -> None:
+    def __init__(self, code: str, message: str, *, outcome: Outcome = "client_abort") -> None:
         """Note where the client went."""
         super().__init__(code, HTTPStatus.BAD_REQUEST, outcome, message)
 
@@ -60,7 +52,7 @@ class OriginError(ProxyError):
 
     def __init__(self, code: str, message: str, *, status: HTTPStatus = HTTPStatus.BAD_GATEWAY) -> None:
         """Blame the origin; `__cause__` holds the exception behind it."""
-        super().__init__(code, status, Outcome.ORIGIN_ERROR, message)
+        super().__init__(code, status, "origin_error", message)
 
 
 class OriginTimeout(ProxyError):
@@ -68,4 +60,4 @@ class OriginTimeout(ProxyError):
 
     def __init__(self, code: str, message: str) -> None:
         """Time out a phase of the origin's work."""
-        super().__init__(code, HTTPStatus.GATEWAY_TIMEOUT, Outcome.TIMEOUT, message)
+        super().__init__(code, HTTPStatus.GATEWAY_TIMEOUT, "timeout", message)

@@ -2,7 +2,8 @@
 Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 
 FieldLines = list[tuple[bytes, bytes]]
 """Field lines as received: name in its own case, value without surrounding white space."""
@@ -49,15 +50,24 @@ def tokens(value: bytes | None) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b",") if token.strip())
 
 
-def end_to_end(lines: FieldLines, names: Names, also_dropped: Iterable[bytes] = ()) -> FieldLines:
-    """The lines without those that end at this hop, those that Connection names, and `also_dropped` (lower case)."""
+def end_to_end(lines: FieldLines, names: Names, dropped: frozenset[bytes] = HOP_BY_HOP) -> FieldLines:
+    """The lines without those in `dropped` (lower case; take `HOP_BY_HOP` in) and those that Connection names."""
     connection = names.get(b"connection")
-    dropped = HOP_BY_HOP.union(also_dropped)
     if connection is not None:
-        dropped |= tokens(connection)
+        named = _options(connection)
+        if not named <= dropped:
+            dropped |= named
+    if len(names) == len(lines):  # then both are in the same order, and nothing needs to be put into lower case again
+        return [line for line, name in zip(lines, names, strict=True) if name not in dropped]
     return [line for line in lines if line[0].lower() not in dropped]
+
+
+@lru_cache(maxsize=256)
+def _options(connection: bytes) -> frozenset[bytes]:
+    # `close` and `keep-alive` are options, not names of fields; taken for names they drop nothing that is wanted.
+    return tokens(connection)
 
 
 def render(lines: FieldLines) -> bytes:
     """Field lines as they go over the wire, each with its CRLF."""
-    return b"".join([b"%b: %b\r\n" % line for line in lines])
+    return b"\r\n".join([*map(b": ".join, lines), b""])

@@ -10,26 +10,27 @@ from functools import lru_cache
 
 from edgeproxy.config import Tracing
 from edgeproxy.proxy.exchange import Exchange
-from edgeproxy.proxy.fields import FieldLines, Names, end_to_end, render, tokens
+from edgeproxy.proxy.fields import HOP_BY_HOP, FieldLines, Names, end_to_end, render, tokens
 
 VIA = b"edgeproxy"
 _TRACE_REQUEST_FIELDS = (b"traceparent", b"tracestate", b"x-trace-id", b"x-request-id")
-_REPLACED = frozenset(
-    {
-        *_TRACE_REQUEST_FIELDS,
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-        b"x-forwarded-host",
-        b"forwarded",
-        b"via",
-        b"host",
-    }
-    | {b"content-length", b"trailer"}
+_CHAINED = frozenset({b"x-forwarded-for", b"forwarded", b"via"})
+"""Request fields to which each proxy adds itself."""
+_REPLACED = (
+    HOP_BY_HOP
+    | _CHAINED
+    | {*_TRACE_REQUEST_FIELDS, b"x-forwarded-proto", b"x-forwarded-host", b"host", b"content-length", b"trailer"}
 )
-_REPLACED_ORIGIN_FIELDS = frozenset(
-    {b"traceresponse", b"x-trace-id", b"server-timing", b"content-length", b"via", b"trailer"}
-)
-_NEVER_STORED = frozenset({b"x-request-id"})
+_REPLACED_ORIGIN_FIELDS = HOP_BY_HOP | {
+    b"traceresponse",
+    b"x-trace-id",
+    b"server-timing",
+    b"content-length",
+    b"via",
+    b"trailer",
+}
+_NEVER_STORED = frozenset({b"x-request-id", b"age", b"cache-status", b"server-timing"})
+"""Response fields that belong to one response: one request's ids, one moment's age, one way's timing."""
 
 
 def request_head(exchange: Exchange, host: bytes, tracing: Tracing) -> tuple[bytes, bytes]:
@@ -45,14 +46,18 @@ def request_head(exchange: Exchange, host: bytes, tracing: Tracing) -> tuple[byt
         exchange.target,
         host or names.get(b"host") or exchange.host,
     )
-    rest = [render(end_to_end(exchange.lines, names, _REPLACED)), _framing(exchange), _forwarded(exchange, names)]
+    rest = [render(end_to_end(exchange.lines, names, _REPLACED)), _forwarded(exchange, names)]
+    if exchange.has_body or b"content-length" in names:
+        rest.append(_framing(names))
     if trace.tracestate is not None:
         rest.append(b"tracestate: %b\r\n" % trace.tracestate)
-    if tracing.send_x_trace_id:
-        rest.append(b"X-Trace-Id: %b\r\n" % trace.trace_id.encode())
-    if tracing.send_x_request_id:
-        rest.append(b"X-Request-Id: %b\r\n" % trace.request_id.encode())
-    if b"trailers" in tokens(names.get(b"te")):
+    if tracing.send_x_trace_id and tracing.send_x_request_id:
+        rest.append(f"X-Trace-Id: {trace.trace_id}\r\nX-Request-Id: {trace.request_id}\r\n".encode())
+    elif tracing.send_x_trace_id:
+        rest.append(f"X-Trace-Id: {trace.trace_id}\r\n".encode())
+    elif tracing.send_x_request_id:
+        rest.append(f"X-Request-Id: {trace.request_id}\r\n".encode())
+    if b"te" in names and b"trailers" in tokens(names[b"te"]):
         rest.append(b"TE: trailers\r\nConnection: TE\r\n")
     rest.append(b"\r\n")
     return first, b"".join(rest)
@@ -75,54 +80,42 @@ def response_lines(lines: FieldLines, names: Names) -> FieldLines:
         ]
         if metrics:
             kept.append((b"Server-Timing", b", ".join(metrics)))
-    via = names.get(b"via")
-    kept.append((b"Via", (via + b", " if via else b"") + b"1.1 " + VIA))
+    kept.append((b"Via", _appended(names.get(b"via"), b"1.1 " + VIA)))
     return kept
 
 
 def stored_lines(lines: FieldLines) -> FieldLines:
-    """Of what goes to this client (`response_lines`), what may be stored: nothing that belongs to one request (RFC 9111
-    §3.1).
-    """
-    return [line for line in lines if line[0].lower() not in _NEVER_STORED and line[0].lower() not in _PER_RESPONSE]
+    """Of what goes to this client (`response_lines`), what may be stored (RFC 9111 §3.1)."""
+    return [line for line in lines if line[0].lower() not in _NEVER_STORED]
 
 
-_PER_RESPONSE = frozenset({b"age", b"cache-status", b"server-timing"})
-
-
-def _framing(exchange: Exchange) -> bytes:
-    names = exchange.names
-    if b"transfer-encoding" in names:
-        trailer = names.get(b"trailer")
-        return b"Transfer-Encoding: chunked\r\n" + (b"Trailer: %b\r\n" % trailer if trailer else b"")
-    if b"content-length" in names:
+def _framing(names: Names) -> bytes:
+    if b"transfer-encoding" not in names:
         return b"Content-Length: %b\r\n" % names[b"content-length"]
-    return b""
+    trailer = names.get(b"trailer")
+    return b"Transfer-Encoding: chunked\r\n" + (b"Trailer: %b\r\n" % trailer if trailer else b"")
 
 
 def _forwarded(exchange: Exchange, names: Names) -> bytes:
     address = exchange.client.address
     host = exchange.host
-    x_for = names.get(b"x-forwarded-for")
-    forwarded = names.get(b"forwarded")
-    via = names.get(b"via")
-    return (
-        b"Via: %b1.%d %b\r\n"
-        b"X-Forwarded-For: %b%b\r\n"
-        b"X-Forwarded-Proto: http\r\n"
-        b"X-Forwarded-Host: %b\r\n"
-        b'Forwarded: %bfor=%b;host="%b";proto=http\r\n'
-    ) % (
-        via + b", " if via else b"",
-        exchange.minor,
-        VIA,
-        x_for + b", " if x_for else b"",
-        address.encode(),
+    via = b"1.%d %b" % (exchange.minor, VIA)
+    x_for = address.encode()
+    forwarded = b'for=%b;host="%b";proto=http' % (_node(address), host)
+    if not _CHAINED.isdisjoint(names):
+        via = _appended(names.get(b"via"), via)
+        x_for = _appended(names.get(b"x-forwarded-for"), x_for)
+        forwarded = _appended(names.get(b"forwarded"), forwarded)
+    return b"Via: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\n" % (
+        via,
+        x_for,
         host,
-        forwarded + b", " if forwarded else b"",
-        _node(address),
-        host,
+        forwarded,
     )
+
+
+def _appended(earlier: bytes | None, own: bytes) -> bytes:
+    return earlier + b", " + own if earlier else own
 
 
 @lru_cache(maxsize=4096)

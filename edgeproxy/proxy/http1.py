@@ -24,7 +24,7 @@ import httptools
 
 from edgeproxy.proxy import head as request_head
 from edgeproxy.proxy.deadlines import NEVER
-from edgeproxy.proxy.errors import ClientGone, ClientTimeout, Outcome, ProxyError
+from edgeproxy.proxy.errors import ClientGone, ClientTimeout, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, render
 
@@ -167,7 +167,7 @@ class ClientConnection(asyncio.Protocol):
                 self.deadline = now + limits.send_timeout
                 return
             message = f"the client read nothing for {limits.send_timeout} s (limits.send_timeout)"
-            self._give_up(ClientGone("send_timeout", message, outcome=Outcome.TIMEOUT))
+            self._give_up(ClientGone("send_timeout", message, outcome="timeout"))
         elif self._lingering or (active is None and not self._in_head):
             self.transport.close()
         elif active is not None and not active.body_complete:
@@ -289,7 +289,8 @@ class ClientConnection(asyncio.Protocol):
 
     def answer(self, exchange: Exchange, head: str, body: bytes) -> None:
         """Send a whole response; `head` lacks its blank line."""
-        data = f"{head}{self.persistence(exchange)}\r\n".encode("latin-1")
+        connection = "" if exchange.keep_alive and exchange.minor else self.persistence(exchange)
+        data = f"{head}{connection}\r\n".encode("latin-1")
         if len(body) <= JOINED_BODY_BYTES:
             self.transport.write(data + body)
         else:
@@ -403,7 +404,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(request_head.head_too_large(limits.header_bytes))
 
     def _after_upgrade(self, data: bytes, offset: int) -> None:
-        # llhttp stops at a request with Upgrade. Those that are served all the same (h2c, which a server may ignore) go on here.
+        # llhttp stops at a request with Upgrade. What is served all the same (h2c, which a server may ignore) goes on here.
         if self._closing or self._deaf:
             return
         self._parser = httptools.HttpRequestParser(self)

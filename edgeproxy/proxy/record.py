@@ -7,12 +7,12 @@ line less.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from edgeproxy.ledger import SLOT_TEXT_BYTES, Stage
-from edgeproxy.proxy.errors import ProxyError
+from edgeproxy.proxy.errors import Outcome, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.upstream.attempt import Attempt
 
@@ -22,26 +22,28 @@ NO_ORIGIN = (
 )
 """The origin's part of a record whose request never went there."""
 _MEMO_MAX = 8192
+_MEMO_TEXT_MAX = 1024
 _SHORT = 100
 _encode = msgspec.json.encode
 _FLAG = ("false", "true")
+_STAGES = tuple(stage.word for stage in Stage)
 
 
-class JsonStrings:
-    """JSON strings for the values that come again and again: hosts, targets, user agents. Bounded by starting over."""
+class _Memo(dict[bytes | None, str]):
+    """JSON for the bytes that come again and again; bounded by starting over, and by remembering nothing long."""
 
-    def __init__(self) -> None:
-        """Remember nothing yet."""
-        self._known: dict[bytes | None, str] = {None: "null"}
+    def __init__(self, render: Callable[[bytes], str]) -> None:
+        """Render what is not known yet; None is `null`."""
+        self._render = render
+        self[None] = "null"
 
-    def get(self, value: bytes | None) -> str:
-        """The value as a JSON string (bytes that are no UTF-8 appear as `\\xNN`), `null` for None."""
-        return self._known.get(value) or self._add(value)
-
-    def _add(self, value: bytes | None) -> str:
-        if len(self._known) > _MEMO_MAX:
-            self._known = {None: "null"}
-        text = self._known[value] = quoted(value or b"")
+    def __missing__(self, value: bytes | None) -> str:
+        text = self._render(value or b"")
+        if len(self) > _MEMO_MAX:
+            self.clear()
+            self[None] = "null"
+        if len(text) < _MEMO_TEXT_MAX:
+            self[value] = text
         return text
 
 
@@ -61,36 +63,36 @@ class Recorder:
     def __init__(self, node: str, worker: int) -> None:
         """Render for a node's name and a worker's index."""
         self._place = f'"node":{quoted(node.encode())},"worker":{worker},"seq":'
-        self._strings = JsonStrings()
-        self._targets: dict[bytes, str] = {}
-        self._second = 0
+        self._strings = _Memo(quoted)
+        self._targets = _Memo(_target_of)
+        self._second = ""
         self._second_text = ""
 
     def begin(self, exchange: Exchange) -> bytes:
         """Set the exchange's prefix (the record's first half) and return what of it a ledger slot can hold."""
-        exchange.prefix = prefix = self._prefix(exchange, self._targets.get(exchange.key) or self._target(exchange))
+        exchange.prefix = prefix = self._prefix(exchange, self._targets[exchange.key])
         text = prefix.encode()
         if len(text) > SLOT_TEXT_BYTES:
             host, path, query = exchange.host[:_SHORT], *_split(exchange.target)
             text = self._prefix(exchange, _target_json(host, path[:_SHORT], query[:_SHORT])).encode()
         return text
 
-    def hit(self, exchange: Exchange, body_bytes: int, elapsed_ms: float) -> bytes:
+    def hit(self, exchange: Exchange, body_bytes: int, elapsed_ms: str) -> bytes:
         """The line of a request that hot memory answered."""
         names = exchange.names
         return (
             f'{exchange.prefix}"status":{exchange.status},"bytes_in":0,"bytes_out":{body_bytes},"cache":"HIT",'
             f'"cache_age":{exchange.cache_age},"cache_tier":"memory","filled_by":"{exchange.filled_by}",{NO_ORIGIN}'
-            f'"duration_ms":{elapsed_ms:.3f},"outcome":"ok","stage":"done","error":null,'
-            f'"user_agent":{self._strings.get(names.get(b"user-agent"))},"referer":{self._strings.get(names.get(b"referer"))}}}\n'
+            f'"duration_ms":{elapsed_ms},"outcome":"ok","stage":"done","error":null,'
+            f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
         ).encode()
 
     def line(
         self,
         exchange: Exchange,
         *,
-        elapsed_ms: float,
-        outcome: str,
+        elapsed_ms: str,
+        outcome: Outcome,
         stage: Stage,
         origin: str,
         error: ProxyError | None,
@@ -101,37 +103,39 @@ class Recorder:
         age = "null" if exchange.cache_age is None else exchange.cache_age
         filled_by = "null" if exchange.filled_by is None else f'"{exchange.filled_by}"'
         return (
-            f'{exchange.prefix}"status":{exchange.status or "null"},"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},'
-            f'"cache":{cache},"cache_age":{age},"cache_tier":{"null" if exchange.filled_by is None else _MEMORY},'
-            f'"filled_by":{filled_by},{origin}"duration_ms":{elapsed_ms:.3f},"outcome":"{outcome}","stage":"{stage.word}",'
+            f'{exchange.prefix}"status":{exchange.status or "null"},"bytes_in":{exchange.bytes_in},'
+            f'"bytes_out":{exchange.bytes_out},"cache":{cache},"cache_age":{age},"cache_tier":{"null" if exchange.filled_by is None else _MEMORY},'
+            f'"filled_by":{filled_by},{origin}"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
             f'"error":{"null" if error is None else error_json(error)},'
-            f'"user_agent":{self._strings.get(names.get(b"user-agent"))},"referer":{self._strings.get(names.get(b"referer"))}}}\n'
+            f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
         ).encode()
 
     def _prefix(self, exchange: Exchange, target: str) -> str:
         trace = exchange.trace
-        second, rest_ns = divmod(exchange.now_ns, 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        now = str(
+            exchange.now_ns
+        )  # its digits are cut, not computed: a third of the price of divmod and a padded format
+        if now[:-9] != self._second:
+            self._second = now[:-9]
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(self._second)))
         parent = "null" if trace.parent_id is None else f'"{trace.parent_id}"'
         return (
-            f'{{"ts":"{self._second_text}.{rest_ns // 1000:06d}Z","trace_id":"{trace.trace_id}","span_id":"{trace.span_id}",'
-            f'"parent_id":{parent},"sampled":{_FLAG[trace.sampled]},"request_id":"{trace.request_id}",{self._place}{exchange.seq},'
-            f'"client":{exchange.client.address_json},"method":{self._strings.get(exchange.method or None)},"scheme":"http",'
+            f'{{"ts":"{self._second_text}.{now[-9:-3]}Z","trace_id":"{trace.trace_id}","span_id":"{trace.span_id}",'
+            f'"parent_id":{parent},"sampled":{_FLAG[trace.sampled]},"request_id":"{trace.request_id}",'
+            f'{self._place}{exchange.seq},"client":{exchange.client.address_json},"method":{self._strings[exchange.method or None]},"scheme":"http",'
             f'{target}"protocol":"HTTP/1.{exchange.minor}",'
         )
 
-    def _target(self, exchange: Exchange) -> str:
-        if len(self._targets) > _MEMO_MAX:
-            self._targets.clear()
-        text = _target_json(exchange.host, *_split(exchange.target))
-        if exchange.key:
-            self._targets[exchange.key] = text
-        return text
-
 
 _MEMORY = '"memory"'
+
+
+def _target_of(key: bytes) -> str:
+    """Host, path and query of a cache key (`cache.primary_key`)."""
+    host, slash, rest = key.partition(b"://")[2].partition(b"/")
+    if not slash:
+        host, rest = host.removesuffix(b"*"), b"*"
+    return _target_json(host, *_split(slash + rest))
 
 
 def _split(target: bytes) -> tuple[bytes, bytes]:
@@ -156,28 +160,36 @@ def error_json(error: ProxyError) -> str:
 
 def origin_part(name: str, attempts: Sequence[Attempt]) -> str:
     """The origin's part of a record: the last attempt's figures, then every attempt."""
-    last = attempts[-1] if attempts else None
-    if last is None:
-        return NO_ORIGIN.replace("null", quoted(name.encode()), 1)
-    tried = ",".join(
-        f'{{"address":"{one.address}","span_id":"{one.span_id}",{_figures(one)}{_end(one)}}}' for one in attempts
-    )
+    if not attempts:
+        return NO_ORIGIN.replace("null", f'"{name}"', 1)
+    last = attempts[-1]
+    figures = _figures(last)
+    tried = [_attempt(one, figures if one is last else _figures(one)) for one in attempts]
     return (
-        f'"origin":{quoted(name.encode())},"origin_status":{last.status or "null"},"origin_reused":{_FLAG[last.reused]},'
-        f'{_figures(last)}"attempts":[{tried}],'
+        f'"origin":"{name}","origin_status":{last.status or "null"},"origin_reused":{_FLAG[last.reused]},'
+        f'{figures}"attempts":[{",".join(tried)}],'
+    )
+
+
+def _attempt(one: Attempt, figures: str) -> str:
+    error = "null" if one.error is None else error_json(one.error)
+    return (
+        f'{{"address":"{one.address}","span_id":"{one.span_id}",{figures}"reused":{_FLAG[one.reused]},'
+        f'"status":{one.status or "null"},"error":{error}}}'
     )
 
 
 def _figures(one: Attempt) -> str:
+    if one.reused and one.transfer_s is not None and one.first_byte_s is not None and one.send_s is not None:
+        # The common attempt, in one go: 1.5 µs less.
+        return (
+            f'"dns_ms":null,"connect_ms":null,"tls_ms":null,"send_ms":{one.send_s * 1e3:.3f},'
+            f'"first_byte_ms":{one.first_byte_s * 1e3:.3f},"transfer_ms":{one.transfer_s * 1e3:.3f},'
+        )
     return (
         f'"dns_ms":{_ms(one.dns_s)},"connect_ms":{_ms(one.connect_s)},"tls_ms":{_ms(one.tls_s)},"send_ms":{_ms(one.send_s)},'
         f'"first_byte_ms":{_ms(one.first_byte_s)},"transfer_ms":{_ms(one.transfer_s)},'
     )
-
-
-def _end(one: Attempt) -> str:
-    error = "null" if one.error is None else error_json(one.error)
-    return f'"reused":{_FLAG[one.reused]},"status":{one.status or "null"},"error":{error}'
 
 
 def _ms(seconds: float | None) -> str:

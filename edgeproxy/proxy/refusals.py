@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from edgeproxy.proxy.errors import ClientGone, Outcome, Refusal
+from edgeproxy.proxy.errors import ClientGone, Refusal
 
 NO_ROUTE = Refusal("no_route", HTTPStatus.NOT_FOUND, "no route of this node matches the request's host and path")
 NOT_CACHED = Refusal(
@@ -17,5 +17,5 @@ TRACE_REFUSED = Refusal(
     "trace_refused", HTTPStatus.METHOD_NOT_ALLOWED, "TRACE is not served: it would show what the edge adds"
 )
 DRAIN_TIMEOUT = ClientGone(
-    "drain_timeout", "the worker stopped before this request was done (limits.drain_timeout)", outcome=Outcome.TIMEOUT
+    "drain_timeout", "the worker stopped before this request was done (limits.drain_timeout)", outcome="timeout"
 )

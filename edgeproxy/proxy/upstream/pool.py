@@ -39,6 +39,7 @@ class OriginPool:
         self._addresses = [Address(url, _tls(origin) if url.startswith("https:") else None) for url in origin.urls]
         self._turn = 0
         self._open = 0
+        self._idle = 0
         self._waiting: deque[Fetch] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
 
@@ -51,6 +52,7 @@ class OriginPool:
         address = self._choose(avoid)
         if not fresh and address.idle:
             connection = address.idle.pop()
+            self._idle -= 1
             connection.take(fetch)
             fetch.on_connection(connection, reused=True)
         elif self._open < self.origin.max_connections or self._evict_idle():
@@ -67,11 +69,12 @@ class OriginPool:
                 connection.take(fetch)
                 fetch.on_connection(connection, reused=True)
                 return
-        if sum(len(address.idle) for address in self._addresses) >= self.origin.keepalive:
+        if self._idle >= self.origin.keepalive:
             connection.drop()
             return
         connection.deadline = time.monotonic() + self.origin.keepalive_timeout
         connection.address.idle.append(connection)
+        self._idle += 1
 
     def lost(self, connection: OriginConnection) -> None:
         """A connection is closed."""
@@ -79,6 +82,7 @@ class OriginPool:
         self._open -= 1
         if connection in connection.address.idle:
             connection.address.idle.remove(connection)
+            self._idle -= 1
         while self._waiting and self._open < self.origin.max_connections:
             fetch = self._waiting.popleft()
             if fetch.waits_in_queue():
@@ -111,6 +115,7 @@ class OriginPool:
         for address in self._addresses:
             if address.idle:
                 address.idle.pop(0).drop()
+                self._idle -= 1
                 return True
         return False
 
