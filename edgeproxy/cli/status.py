@@ -71,22 +71,20 @@ def _node(seen: Status) -> Table:
 
 
 def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
-    table = _table(
-        "worker", "pid", "state", "generation", "tracing", "requests", "clients", "in flight", "ledger", "lost"
-    )
+    table = _table("worker", "pid", "state", "gen", "tracing", "clients", "open", "requests", "lost", "ledger")
     for one in workers:
-        tracing = ("on" if one.tracing else "off") + ("" if one.confirmed else " (not confirmed)")
+        tracing = ("on" if one.tracing else "off") + ("" if one.confirmed else "?")
         table.add_row(
             str(one.index),
             str(one.pid),
             f"[{_STATE_COLOURS[one.state]}]{one.state}[/]",
             str(one.generation),
             tracing,
-            str(one.requests),
             str(one.connections),
             str(one.in_flight),
-            f"{one.ledger_bytes} B ({one.ledger_share:.1%})",
+            str(one.requests),
             str(one.lines_lost),
+            f"{one.ledger_bytes} B ({one.ledger_share:.1%})",
         )
     return table
 
@@ -103,7 +101,7 @@ def _requests(requests: tuple[RequestStatus, ...]) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in {"trace id", "age"})
+        table.add_column(column, overflow="fold", no_wrap=column != "request")
     return table
 
 
