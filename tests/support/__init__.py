@@ -1,0 +1,50 @@
+"""The parts that tests put together: real sockets, real processes, free ports, ready when their context is entered."""
+
+from tests.support.client import Client, Response, http_client, request
+from tests.support.messages import Broken, Cut, Message
+from tests.support.nginx import Nginx
+from tests.support.node import Node, Record, Recording
+from tests.support.origin import (
+    Conversation,
+    Handler,
+    Origin,
+    Received,
+    chunked,
+    echo,
+    gated,
+    pieces_of,
+    raw,
+    reply,
+    silent,
+    until_close,
+)
+from tests.support.ports import free_port
+from tests.support.wait import until
+
+__all__ = [
+    "Broken",
+    "Client",
+    "Conversation",
+    "Cut",
+    "Handler",
+    "Message",
+    "Nginx",
+    "Node",
+    "Origin",
+    "Received",
+    "Record",
+    "Recording",
+    "Response",
+    "chunked",
+    "echo",
+    "free_port",
+    "gated",
+    "http_client",
+    "pieces_of",
+    "raw",
+    "reply",
+    "request",
+    "silent",
+    "until",
+    "until_close",
+]
