@@ -98,21 +98,26 @@ class AccessLog:
     def _to_file(self, ledger: LedgerReader, target: Target) -> None:
         if batch := ledger.batch:
             self._settle(ledger, batch)
-        pieces = ledger.pending(BATCH_BYTES if self._render is None else RENDER_BYTES)
-        taken = sum(len(piece) for piece in pieces)
-        if not taken:
+        if not ledger.fill:
             return
-        output = pieces if self._render is None else [b"".join(self._rendered(b"".join(pieces)))]
         size = target.size()
         if target.is_torn(size):
             # A worker died while it wrote a line of its own. What is whole must not be glued to it.
             os.write(target.fd, b"\n")
             size += 1
-        ledger.begin_batch(target.inode, size, taken)
-        if os.writev(target.fd, output) == sum(len(piece) for piece in output):
+        pieces = ledger.pending(BATCH_BYTES if self._render is None else RENDER_BYTES)
+        try:
+            output = pieces if self._render is None else [b"".join(self._rendered(b"".join(pieces)))]
+            taken = sum(map(len, pieces))
+            ledger.begin_batch(target.inode, size, taken)
+            is_done = os.writev(target.fd, output) == sum(map(len, output))
+        finally:
+            # An error's traceback would hold them, and with them the mapping.
+            for piece in pieces:
+                piece.release()
+        if is_done:
             ledger.advance(taken)
         elif batch := ledger.batch:
-            del pieces, output
             self._settle(ledger, batch)
 
     def _settle(self, ledger: LedgerReader, batch: Batch) -> None:
