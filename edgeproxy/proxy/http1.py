@@ -404,7 +404,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(request_head.head_too_large(limits.header_bytes))
 
     def _after_upgrade(self, data: bytes, offset: int) -> None:
-        # llhttp stops at a request with Upgrade. What is served all the same (h2c, which a server may ignore) goes on here.
+        # llhttp stops at a request with Upgrade; one that is served all the same (h2c may be ignored) goes on here.
         if self._closing or self._deaf:
             return
         self._parser = httptools.HttpRequestParser(self)

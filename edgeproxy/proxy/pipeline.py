@@ -10,6 +10,7 @@ client's connection's or the fetch's business. Synchronous throughout: a hit is 
 byte came, and a miss costs no task.
 """
 
+import os
 import time
 from typing import get_args
 
@@ -61,13 +62,14 @@ class Pipeline:
         self.tracer = Tracer(self.ids)
         self.clients: set[ClientConnection] = set()
         self.deadlines = Deadlines()
+        node = config.node.name or os.uname().nodename
         self._settings = settings
         self._epoch = -1
         self._trust = TrustPolicy(config.tracing.trust)
         self._routes = Routes(config)
         self._memory = HotMemory(config.cache.memory_bytes)
-        self._recorder = Recorder(config.node.name, worker)
-        self._decorator = response.Decorator(config)
+        self._recorder = Recorder(node, worker)
+        self._decorator = response.Decorator(node, config.tracing)
         self._pools = {
             origin.name: OriginPool(origin, config.limits, self.deadlines, self.counters) for origin in config.origin
         }

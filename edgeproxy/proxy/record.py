@@ -104,7 +104,8 @@ class Recorder:
         filled_by = "null" if exchange.filled_by is None else f'"{exchange.filled_by}"'
         return (
             f'{exchange.prefix}"status":{exchange.status or "null"},"bytes_in":{exchange.bytes_in},'
-            f'"bytes_out":{exchange.bytes_out},"cache":{cache},"cache_age":{age},"cache_tier":{"null" if exchange.filled_by is None else _MEMORY},'
+            f'"bytes_out":{exchange.bytes_out},"cache":{cache},"cache_age":{age},'
+            f'"cache_tier":{"null" if exchange.filled_by is None else _MEMORY},'
             f'"filled_by":{filled_by},{origin}"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
             f'"error":{"null" if error is None else error_json(error)},'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
@@ -122,7 +123,8 @@ class Recorder:
         return (
             f'{{"ts":"{self._second_text}.{now[-9:-3]}Z","trace_id":"{trace.trace_id}","span_id":"{trace.span_id}",'
             f'"parent_id":{parent},"sampled":{_FLAG[trace.sampled]},"request_id":"{trace.request_id}",'
-            f'{self._place}{exchange.seq},"client":{exchange.client.address_json},"method":{self._strings[exchange.method or None]},"scheme":"http",'
+            f'{self._place}{exchange.seq},"client":{exchange.client.address_json},'
+            f'"method":{self._strings[exchange.method or None]},"scheme":"http",'
             f'{target}"protocol":"HTTP/1.{exchange.minor}",'
         )
 

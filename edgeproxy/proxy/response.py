@@ -7,7 +7,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from edgeproxy.cache import Entry, Filling, policy
-from edgeproxy.config import Config
+from edgeproxy.config import Tracing
 from edgeproxy.proxy import forwarding
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, Names, end_to_end, render, values_of
@@ -102,14 +102,12 @@ def _dated(names: Names) -> bytes:
 class Decorator:
     """The fields that the edge itself adds for clients, each of which can be turned off."""
 
-    def __init__(self, config: Config) -> None:
-        """Take names and switches from the configuration."""
-        name = config.node.name
+    def __init__(self, name: str, tracing: Tracing) -> None:
+        """Speak as the node of that name, with these switches."""
         is_token = (
             name.replace("-", "").replace(".", "").replace("_", "").isalnum() and name[:1].isalpha() and name.isascii()
         )
         self._cache = f"Cache-Status: {name}" if is_token else f'Cache-Status: "{name}"'
-        tracing = config.tracing
         self._with_cache_status = tracing.cache_status
         self._with_trace_id = tracing.x_trace_id
         self._with_traceresponse = tracing.traceresponse
