@@ -7,6 +7,7 @@ from lower-case names to values, several lines of one field joined by `, ` (RFC 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import lru_cache
@@ -27,6 +28,11 @@ _DIGITS = re.compile(rb"[0-9]+")
 _STORABLE_STATUS = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 451, 501})
 """Final statuses whose caching this cache understands (RFC 9111 §3, RFC 9110 §15.1); 206 and 304 are not stored on
 their own."""
+_REWRITTEN = frozenset(
+    {b"x-forwarded-for", b"forwarded", b"via", b"x-request-id", b"x-trace-id", b"traceparent", b"tracestate"}
+)
+"""Request fields that reach the origin with another value than the client sent: what varies by one can't be told apart
+by it."""
 
 
 class Verdict(Enum):
@@ -42,6 +48,8 @@ class Verdict(Enum):
     AUTHORIZATION = "authorization"
     SET_COOKIE = "set-cookie"
     VARY_ANY = "vary-any"
+    VARY_REWRITTEN = "vary-rewritten"
+    """It varies by a request field that the edge rewrites, or that ended at the edge."""
     MALFORMED = "malformed-cache-control"
     NOT_FRESH = "no-freshness"
 
@@ -116,7 +124,9 @@ def http_date_ns(value: bytes | None) -> int | None:
     if value is None:
         return None
     try:
-        return int(parsedate_to_datetime(value.decode("ascii")).timestamp()) * SECOND_NS
+        date = parsedate_to_datetime(value.decode("ascii"))
+        # The asctime form names no zone: an HTTP-date is UTC wherever the node stands.
+        return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()) * SECOND_NS
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
@@ -172,11 +182,19 @@ def storing(
         return _NOT_STORED[refusal or Verdict.MALFORMED]
     if vary is None:
         return _NOT_STORED[Verdict.VARY_ANY]
+    if vary and _origin_saw_other_values(vary, request):
+        return _NOT_STORED[Verdict.VARY_REWRITTEN]
     lifetime = freshness_lifetime_ns(response, control, response_ns)
     age = initial_age_ns(response, request_ns, response_ns)
     if lifetime is None or lifetime <= age:
         return _NOT_STORED[Verdict.NOT_FRESH]
     return Storing(Verdict.STORE, lifetime, age, vary)
+
+
+def _origin_saw_other_values(vary: tuple[bytes, ...], request: Fields) -> bool:
+    connection = request.get(b"connection", b"")
+    ended_here = {option.strip().lower() for option in connection.split(b",")}
+    return not (_REWRITTEN.isdisjoint(vary) and ended_here.isdisjoint(vary))
 
 
 def _refusal(
@@ -229,12 +247,12 @@ def only_if_cached(request: Fields) -> bool:
 
 def none_match(condition: bytes, etag: bytes | None) -> bool:
     """Whether If-None-Match is false for this entity tag, so that the answer is 304 (RFC 9110 §13.1.2, weak
-    comparison).
+    comparison). Without a stored tag there is nothing to evaluate it against (RFC 9111 §4.3.2).
     """
-    if condition.strip() == b"*":
-        return True
     if etag is None:
         return False
+    if condition.strip() == b"*":
+        return True
     opaque = etag.removeprefix(b"W/")
     return any(tag == opaque for tag in _ENTITY_TAGS.findall(condition))
 
