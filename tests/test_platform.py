@@ -22,7 +22,7 @@ def test_elsewhere_it_stops_with_a_message_that_names_the_platform_and_the_way_o
     assert "virtual machine or container" in message
 
 
-@pytest.mark.parametrize("entry", ["import edgeproxy.__main__", "from edgeproxy.cli import main; main()"])
+@pytest.mark.parametrize("entry", ["import edgeproxy.__main__", "from edgeproxy.cli import main; main(['demo'])"])
 def test_the_command_stops_there_with_that_message_alone(entry: str) -> None:
     # uvloop cannot be imported on such a machine: the message has to come first.
     pretend = f"import sys; sys.platform = 'darwin'; sys.modules['uvloop'] = None; {entry}"

@@ -1,7 +1,6 @@
 """The files under systemd/ fit the program, each other, and the README's steps."""
 
 import re
-import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config import Config
+from tests.systemd.tools import needs
 
 FOLDER = Path(__file__).parents[2] / "systemd"
 UNIT = (FOLDER / "edgeproxy.service").read_text(encoding="utf-8")
@@ -17,13 +17,6 @@ LOGROTATE = (FOLDER / "edgeproxy.logrotate").read_text(encoding="utf-8")
 PROGRAM = "/opt/edgeproxy/.venv/bin/edgeproxy"
 SUPERVISOR_MARGIN_S = 2
 """What the supervisor adds to the drain time before it kills a worker that does not end."""
-
-
-def needs(program: str) -> str:
-    path = shutil.which(program, path="/usr/bin:/bin:/usr/sbin:/sbin")
-    if path is None:
-        pytest.skip(f"{program} is not installed")
-    return path
 
 
 @pytest.fixture
@@ -120,3 +113,6 @@ def test_account_and_directories_are_made_by_systemds_own_tools(tmp_path: Path) 
     )
     assert "Failed to parse" not in created.stderr
     assert "Unknown" not in created.stderr
+    if created.returncode == 0:
+        modes = {path: (tmp_path / path).stat().st_mode & 0o7777 for path in ("run/edgeproxy", "var/log/edgeproxy")}
+        assert set(modes.values()) == {0o750}, modes
