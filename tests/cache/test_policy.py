@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.cache import policy
@@ -221,6 +221,7 @@ def test_what_is_no_date_is_none(text: bytes) -> None:
     assert policy.http_date_ns(text) is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_no_bytes_break_the_reading_of_a_date(value: bytes) -> None:
     policy.http_date_ns(value)
@@ -250,6 +251,7 @@ def test_directives(text: bytes, found: dict[bytes, bytes | None] | None) -> Non
     assert policy.directives(text) == found
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='nostre-,;="\\ \ta1', max_size=40))
 @example('x="no-store')
 def test_a_directive_outside_quotes_is_never_overlooked(text: str) -> None:
@@ -257,6 +259,7 @@ def test_a_directive_outside_quotes_is_never_overlooked(text: str) -> None:
     assert found is None or b"no-store" in found
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_parser(value: bytes) -> None:
     policy.directives(value)
