@@ -66,27 +66,28 @@ class Process:
             raise
         finally:
             os.close(theirs)
+        os.set_blocking(self._pipe, False)
         loop.add_reader(self._pipe, self._announced)
         self.pid = self._popen.pid
         self._pidfd = os.pidfd_open(self.pid)
         loop.add_reader(self._pidfd, self._reap)
 
     def _announced(self) -> None:
-        self._end_announcement(ready=bool(os.read(self._pipe, 1)))
-
-    def _end_announcement(self, *, ready: bool) -> None:
-        if self._pipe >= 0:
-            asyncio.get_running_loop().remove_reader(self._pipe)
-            os.close(self._pipe)
-            self._pipe = -1
-        if not self.ready.done():
-            self.ready.set_result(ready)
+        if self._pipe < 0:
+            return
+        said = b""
+        with contextlib.suppress(BlockingIOError):
+            said = os.read(self._pipe, 1)
+        asyncio.get_running_loop().remove_reader(self._pipe)
+        os.close(self._pipe)
+        self._pipe = -1
+        self.ready.set_result(bool(said))
 
     def _reap(self) -> None:
         code = self._popen.wait()
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._end_announcement(ready=False)
+        self._announced()
         self.exited.set_result(code)
 
     def signal(self, number: signal.Signals) -> None:
