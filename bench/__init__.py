@@ -1,0 +1,1 @@
+"""Measures edgeproxy beside nginx with Lua, Varnish and stock mitmproxy: `python -m bench`, see docs/performance.md."""

@@ -1,0 +1,98 @@
+"""The command line: `python -m bench` measures, `python -m bench profile` shows where a worker's time goes."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from bench import machine, profile, report, runner
+from bench.errors import BenchError
+from bench.scenarios import Scenario, Settings, scenarios
+from bench.servers import SERVERS
+from bench.summary import Verdict, summaries, targets
+
+DEFAULT_JSON = Path(__file__).resolve().parent / "results" / "latest.json"
+QUICK_SECONDS, QUICK_ROUNDS = 1.0, 2
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="edgeproxy beside its peers; see docs/performance.md"
+    )
+    cores = sorted(os.sched_getaffinity(0))
+    parser.add_argument("command", nargs="?", choices=["compare", "profile"], default="compare")
+    parser.add_argument("--only", type=_names, default=list(SERVERS), metavar="NAME,…", help=", ".join(SERVERS))
+    parser.add_argument("--scenario", type=_names, default=[], metavar="NAME,…", help="hit, miss, …; all by default")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each server in each scenario (default 5)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a round (default 5)")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds of {QUICK_SECONDS:.0f} s")
+    parser.add_argument("--connections", type=int, default=32, help="keep-alive connections (default 32)")
+    parser.add_argument("--hit-rate", type=float, default=10_000, help="requests/s of latency-hit (default 10000)")
+    parser.add_argument("--miss-rate", type=float, default=5_000, help="requests/s of latency-miss (default 5000)")
+    parser.add_argument("--server-core", type=int, default=cores[-1], help="the last one by default")
+    parser.add_argument("--load-core", type=int, default=cores[0], help="the first one by default")
+    parser.add_argument("--json", type=Path, default=DEFAULT_JSON, metavar="FILE")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 unless every target is met")
+    parser.add_argument("--native", action="store_true", help="profile: C frames too (slows the worker down)")
+    return parser
+
+
+def _chosen(options: argparse.Namespace) -> list[Scenario]:
+    settings = Settings(
+        seconds=options.seconds,
+        connections=options.connections,
+        load_core=options.load_core,
+        hit_rate=options.hit_rate,
+        miss_rate=options.miss_rate,
+    )
+    known = scenarios(settings)
+    if options.server_core == options.load_core:
+        raise BenchError("the server and the load need a core each: give two with --server-core and --load-core")
+    if unknown := [name for name in options.scenario if name not in known]:
+        raise BenchError(f"no such scenario: {', '.join(unknown)}; there are {', '.join(known)}")
+    if unknown := [name for name in options.only if name not in SERVERS]:
+        raise BenchError(f"no such server: {', '.join(unknown)}; there are {', '.join(SERVERS)}")
+    return [scenario for name, scenario in known.items() if not options.scenario or name in options.scenario]
+
+
+def _compare(options: argparse.Namespace) -> int:
+    chosen = _chosen(options)
+    environment = machine.environment()
+    outcome = runner.run(options.only, chosen, options.rounds, options.server_core, options.load_core)
+    print(report.render(outcome, chosen, environment))
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    report.write_json(options.json, outcome, environment, settings)
+    print(f"written to {options.json}")
+    met = all(target.verdict is Verdict.PASS for target in targets(summaries(outcome.rounds)))
+    return 0 if met or not options.strict else 1
+
+
+def _profile(options: argparse.Namespace) -> int:
+    options.scenario = options.scenario or ["hit", "miss"]
+    profile.run(_chosen(options), options.server_core, options.load_core, options.json.parent, native=options.native)
+    return 0
+
+
+def main() -> int:
+    """Runs one command; what can't be measured is said in one line and gives exit code 2."""
+    options = _parser().parse_args()
+    if options.quick:
+        options.seconds, options.rounds = QUICK_SECONDS, QUICK_ROUNDS
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whatever was started is taken down
+    try:
+        os.sched_setaffinity(0, {options.load_core})
+        return _profile(options) if options.command == "profile" else _compare(options)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The run: everything started, checked, warmed up, then measured in alternating rounds, and taken down again."""
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import checks
+from bench.accesslog import AccessLog
+from bench.errors import BenchError, MissingToolError
+from bench.measure import Round, Watch
+from bench.process import find_tool
+from bench.scenarios import Scenario
+from bench.servers import SERVERS, Origin, Server, Site
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that a run found out."""
+
+    rounds: list[Round] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)  # server: why it was not measured
+    problems: dict[str, list[str]] = field(default_factory=dict)  # server: what it does not do as the others
+
+
+def progress(text: str) -> None:
+    """One line about where the run is, beside the result and not in it."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def working_folders() -> Iterator[tuple[Path, Path]]:
+    """A folder on disk and one in shared memory, both gone afterwards."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for parent in (None, "/dev/shm"):
+            folder = Path(tempfile.mkdtemp(prefix="edgeproxy-bench-", dir=parent))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder.chmod(0o755)
+            found.append(folder)
+        yield found[0], found[1]
+
+
+def start(names: list[str], site: Site, stack: contextlib.ExitStack, outcome: Outcome) -> list[Server]:
+    """Starts the servers named; one whose program is not installed is left out and said to be."""
+    servers = []
+    for name in names:
+        try:
+            server = stack.enter_context(SERVERS[name](site))
+        except MissingToolError as missing:
+            outcome.skipped[name] = str(missing)
+            progress(f"{name}: left out: {missing}")
+            continue
+        outcome.versions[name] = server.version()
+        progress(f"{name}: {outcome.versions[name]} on port {server.port}")
+        servers.append(server)
+    return servers
+
+
+def check(servers: list[Server], origin: Origin, outcome: Outcome) -> None:
+    """Notes what a server does not do as it should."""
+    for server in servers:
+        if found := checks.problems(server, origin):
+            outcome.problems[server.name] = found
+            progress("\n".join(f"{server.name}: {problem}" for problem in found))
+
+
+def alternate(scenario: Scenario, rounds: int, watches: list[Watch], outcome: Outcome) -> None:
+    """Rounds of one scenario; each begins with another server, so that no one is always the first."""
+    for watch in watches:
+        scenario.warm_up(watch.server)
+    for watch in watches:
+        watch.log.settle()
+    for number in range(rounds):
+        shift = number % len(watches)
+        for watch in watches[shift:] + watches[:shift]:
+            found = scenario.round(watch)
+            outcome.rounds.append(found)
+            progress(
+                f"{scenario.name} {number + 1}/{rounds} {watch.server.name}: {found.rate:,.0f}/s, "
+                f"server core {found.server_busy:.0%} busy, load core {found.load_busy:.0%}"
+                + "".join(f"; {problem}" for problem in found.problems)
+            )
+
+
+def run(names: list[str], chosen: list[Scenario], rounds: int, server_core: int, load_core: int) -> Outcome:
+    """Measures these servers in these scenarios."""
+    find_tool("wrk", "apt-get install wrk")
+    outcome = Outcome()
+    with working_folders() as (work, shared_memory), contextlib.ExitStack() as stack:
+        origin = stack.enter_context(Origin(work, load_core))
+        outcome.versions["origin"] = origin.version()
+        site = Site(work, shared_memory, server_core, origin.port)
+        servers = start(names, site, stack, outcome)
+        if not servers:
+            raise BenchError("none of the servers asked for is installed")
+        check(servers, origin, outcome)
+        for scenario in chosen:
+            watches = [
+                Watch(server, origin, load_core, AccessLog(server.access_log))
+                for server in servers
+                if server.name not in scenario.without
+            ]
+            if watches:
+                alternate(scenario, rounds, watches, outcome)
+    return outcome

@@ -1,0 +1,33 @@
+"""edgeproxy as a whole node: supervisor, one worker and scribe; conf/edgeproxy.toml."""
+
+import os
+
+from bench import machine
+from bench.process import find_tool
+from bench.servers.base import Server, Site
+
+
+class Edgeproxy(Server):
+    """Started as an operator starts it, with an environment file of its own."""
+
+    name = "edgeproxy"
+    title = "edgeproxy"
+    cache_header = "Cache-Status"
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._edgeproxy = find_tool("edgeproxy", "make setup")
+
+    def launch(self) -> None:
+        runtime = self.site.shared_memory / "edgeproxy"
+        toggle = self.folder / "edgeproxy.env"
+        toggle.write_text("EDGEPROXY_TRACING=on\n")
+        config = self.configure("edgeproxy.toml", runtime=runtime)
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("EDGEPROXY_", "OTEL_"))}
+        self.start(self._edgeproxy, "run", "-c", str(config), environ=environ | {"EDGEPROXY_ENV_FILE": str(toggle)})
+
+    def worker_pid(self) -> int:
+        return self.descendant("edgeproxy.node.worker")
+
+    def version(self) -> str:
+        return machine.first_output_line(self._edgeproxy, "--version")

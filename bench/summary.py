@@ -1,0 +1,179 @@
+"""Medians of rounds, ratios between servers, and the targets: figures in, figures out, nothing printed or started.
+
+When the load's core was full and the server's was not, requests a second say how fast wrk is. Then two servers are
+compared by the time that each request took of the server's core.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from bench.measure import Round
+from bench.memory import growth
+
+FULL = 0.95  # of a core: an idle loop that wakes up once per batch can't fill the rest
+QUIET = 0.05  # of the server's core: what others may take before figures are doubted
+MIB = 1024 * 1024
+
+
+class Limit(Enum):
+    """What kept a server from answering more."""
+
+    SERVER = "server"
+    LOAD = "load"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A server in a scenario: the median of each figure over its rounds, the worst of what must not happen."""
+
+    scenario: str
+    server: str
+    rounds: int
+    rate: float
+    rate_low: float
+    rate_high: float
+    bytes_per_s: float
+    latency_ms: dict[str, float]
+    server_busy: float
+    load_busy: float
+    foreign: float
+    stolen: float
+    core_us: float
+    process_us: float
+    origin_share: float
+    failed: int  # in all rounds, as the next two
+    timed_out: int
+    requests: int
+    log_difference: tuple[int, int]  # smallest and largest
+    log_lag_s: float  # largest
+    rss_peak: int | None  # largest
+    memory_growth: int | None  # largest
+
+    @property
+    def limit(self) -> Limit:
+        if self.server_busy >= FULL:
+            return Limit.SERVER
+        return Limit.LOAD if self.load_busy >= FULL else Limit.NEITHER
+
+
+def summarize(rounds: Sequence[Round]) -> Summary:
+    """The rounds of one server in one scenario, at least one."""
+
+    def median(name: str) -> float:
+        return float(statistics.median(getattr(found, name) for found in rounds))
+
+    memories = [found.memory for found in rounds if found.memory]
+    rates = [found.rate for found in rounds]
+    return Summary(
+        scenario=rounds[0].scenario,
+        server=rounds[0].server,
+        rounds=len(rounds),
+        rate=median("rate"),
+        rate_low=min(rates),
+        rate_high=max(rates),
+        bytes_per_s=median("bytes_per_s"),
+        latency_ms={
+            name: statistics.median(found.latency_ms[name] for found in rounds) for name in rounds[0].latency_ms
+        },
+        server_busy=median("server_busy"),
+        load_busy=median("load_busy"),
+        foreign=median("foreign"),
+        stolen=median("stolen"),
+        core_us=median("core_us"),
+        process_us=median("process_us"),
+        origin_share=median("origin_share"),
+        failed=sum(found.failed for found in rounds),
+        timed_out=sum(found.timed_out for found in rounds),
+        requests=sum(found.requests for found in rounds),
+        log_difference=(min(f.log_difference for f in rounds), max(f.log_difference for f in rounds)),
+        log_lag_s=max(found.log_lag_s for found in rounds),
+        rss_peak=max((memory["rss_peak"] for memory in memories), default=None),
+        memory_growth=max((growth(memory) for memory in memories), default=None),
+    )
+
+
+Summaries = dict[tuple[str, str], Summary]
+
+
+def summaries(rounds: Sequence[Round]) -> Summaries:
+    """By scenario and server, in the order in which they were first measured."""
+    grouped: dict[tuple[str, str], list[Round]] = {}
+    for found in rounds:
+        grouped.setdefault((found.scenario, found.server), []).append(found)
+    return {key: summarize(group) for key, group in grouped.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times as much work one server does as another."""
+
+    value: float
+    by_core_time: bool  # False: by requests a second
+
+
+def ratio(one: Summary, other: Summary) -> Ratio:
+    """`one` over `other`: above 1, `one` is faster."""
+    if Limit.LOAD in {one.limit, other.limit}:
+        return Ratio(other.core_us / one.core_us, by_core_time=True)
+    return Ratio(one.rate / other.rate if other.rate else math.inf, by_core_time=False)
+
+
+class Verdict(Enum):
+    """What became of a target."""
+
+    PASS = "pass"
+    FAIL = "FAIL"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One promise and what was measured of it."""
+
+    promise: str
+    measured: str
+    verdict: Verdict
+
+
+def _at_least(found: Summaries, scenario: str, peer: str, factor: float, promise: str) -> Target:
+    ours, theirs = found.get((scenario, "edgeproxy")), found.get((scenario, peer))
+    if not ours or not theirs:
+        return Target(promise, "", Verdict.NOT_MEASURED)
+    got = ratio(ours, theirs)
+    basis = "by time on the server's core: the load's core was full" if got.by_core_time else "by requests/s"
+    return Target(promise, f"{got.value:.2f} x, {basis}", Verdict.PASS if got.value >= factor else Verdict.FAIL)
+
+
+def _p99(found: Summaries, scenario: str, promise: str) -> Target:
+    ours, theirs = found.get((scenario, "edgeproxy")), found.get((scenario, "nginx"))
+    if not ours or not theirs:
+        return Target(promise, "", Verdict.NOT_MEASURED)
+    mine, limit = ours.latency_ms["p99"], 2 * theirs.latency_ms["p99"]
+    measured = f"{mine:.2f} ms against {limit / 2:.2f} ms"
+    sound = ours.failed + ours.timed_out == 0
+    return Target(promise, measured, Verdict.PASS if mine <= limit and sound else Verdict.FAIL)
+
+
+def _flat(found: Summaries, promise: str) -> Target:
+    ours = found.get(("stream", "edgeproxy"))
+    if not ours or ours.memory_growth is None:
+        return Target(promise, "", Verdict.NOT_MEASURED)
+    verdict = Verdict.PASS if ours.memory_growth <= 10e6 else Verdict.FAIL
+    return Target(promise, f"{ours.memory_growth / 1e6:+.1f} MB at the peak", verdict)
+
+
+def targets(found: Summaries) -> list[Target]:
+    """What edgeproxy promises, held against the figures."""
+    return [
+        _at_least(found, "hit", "nginx", 1.3, "785-byte hits: at least 1.3 x nginx + Lua"),
+        _at_least(found, "miss", "nginx", 0.7, "785-byte misses: at least 0.7 x nginx + Lua"),
+        _at_least(found, "hit", "mitmproxy", 40, "785-byte hits: at least 40 x mitmproxy"),
+        _at_least(found, "miss", "mitmproxy", 40, "785-byte misses: at least 40 x mitmproxy"),
+        _p99(found, "latency-hit", "p99 of hits at the same rate: at most 2 x nginx + Lua"),
+        _p99(found, "latency-miss", "p99 of misses at the same rate: at most 2 x nginx + Lua"),
+        _flat(found, "64 MiB stream: worker's memory within 10 MB"),
+    ]
