@@ -20,6 +20,7 @@ from edgeproxy.config.model import (
     SamplerWord,
     Tracing,
 )
+from edgeproxy.config.toml import toml_value
 
 __all__ = [
     "Admin",
@@ -47,4 +48,5 @@ __all__ = [
     "read_env_file",
     "set_env_value",
     "split_address",
+    "toml_value",
 ]

@@ -80,6 +80,7 @@ def set_env_value(path: Path, key: str, value: str) -> None:
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
         with _locked(target.parent):
+            _require_regular(target)
             _replace(target, _edited(path, _read(target) or "", key, value))
     except OSError as error:
         raise EnvFileError("env_file_unwritable", path, f"can't be written: {error.strerror or error}") from error
@@ -158,13 +159,16 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _require_regular(target: Path) -> None:
+    if target.exists() and not target.is_file():
+        raise OSError("it is no regular file")
+
+
 def _replace(target: Path, text: str) -> None:
     try:
         old = target.stat()
     except FileNotFoundError:
         old = None
-    if old is not None and not stat.S_ISREG(old.st_mode):
-        raise OSError("it is no regular file")
     new = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_FILE_MODE)
     try:

@@ -47,34 +47,36 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError([Problem("unreadable", source, "", None, "there is no such file")]) from None
+        raise _broken("unreadable", source, "", "there is no such file") from None
     except OSError as error:
-        reason = f"can't be read: {error.strerror}"
-        raise ConfigError([Problem("unreadable", source, "", None, reason)]) from error
+        raise _broken("unreadable", source, "", f"can't be read: {error.strerror}") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
-        raise ConfigError(
-            [Problem("syntax", source, f"line {line}, column {column}", None, "expected text in UTF-8")]
-        ) from None
+        raise _broken("syntax", source, f"line {line}, column {column}", "expected text in UTF-8") from None
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise ConfigError([Problem("syntax", source, "", None, "it is nested too deeply")]) from None
+        raise _broken("syntax", source, "", "it is nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, or what int() says of a number of thousands of digits
-        raise ConfigError([_syntax(source, text, str(error))]) from None
+        raise _broken("syntax", source, *_place_and_reason(text, str(error))) from None
 
 
-def _syntax(source: str, text: str, message: str) -> Problem:
+def _broken(code: ProblemCode, source: str, where: str, reason: str) -> ConfigError:
+    return ConfigError([Problem(code, source, where, None, reason)])
+
+
+def _place_and_reason(text: str, message: str) -> tuple[str, str]:
+    """Line and column out of tomllib's message, which has "end of document" where they would be that."""
     found = _TOML_POSITION.search(message)
     if found is None:
-        return Problem("syntax", source, "", None, message)
+        return "", message
     line = found[1] or text.count("\n") + 1
     column = found[2] or len(text) - text.rfind("\n")
     reason = message[: found.start()]
-    return Problem("syntax", source, f"line {line}, column {column}", None, reason[:1].lower() + reason[1:])
+    return f"line {line}, column {column}", reason[:1].lower() + reason[1:]
 
 
 class _Check:

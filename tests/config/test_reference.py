@@ -1,0 +1,108 @@
+"""The commented reference and the page say what the types say."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config import Config, ConfigError, EnvFileError, Origin, Route, RouteCache, load, read_env_file
+from edgeproxy.config.environment import VARIABLES
+from edgeproxy.config.reference import main, page, toml_reference
+from edgeproxy.config.schema import Key, keys_of
+
+ROOT = Path(__file__).parents[2]
+TABLES = {name: key.table for name, key in keys_of(Config).items() if key.table is not None}
+KEYS = {f"{name}.{key.name}": key for name, table in TABLES.items() for key in keys_of(table).values()}
+
+
+def test_the_files_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check"], ROOT) == 0, capsys.readouterr().err
+
+
+def test_a_file_that_is_out_of_date_is_named_and_then_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "conf" / "edgeproxy.toml", tmp_path / "docs" / "configuration.md"]
+    assert main(["--check"], tmp_path) == 1
+    assert capsys.readouterr().err == "".join(f"{path} is out of date: run `make reference`\n" for path in files)
+    assert not any(path.exists() for path in files)
+    assert main([], tmp_path) == 0
+    assert main(["--check"], tmp_path) == 0
+    files[1].write_text(page() + "more", encoding="utf-8")
+    capsys.readouterr()
+    assert main(["--check"], tmp_path) == 1
+    assert capsys.readouterr().err == f"{files[1]} is out of date: run `make reference`\n"
+
+
+def test_other_arguments_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--chekc"], tmp_path) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reference_loads_and_is_the_defaults_but_for_its_example() -> None:
+    config = load(ROOT / "conf" / "edgeproxy.toml", {})
+    assert config == Config(
+        origin=[Origin(name="app", urls=["http://127.0.0.1:8000"])],
+        route=[Route(match="/*", origin="app")],
+    )
+
+
+def test_the_reference_has_every_key() -> None:
+    commented_out = "# max_object_bytes = "
+    text = toml_reference().replace(commented_out, commented_out.removeprefix("# "))
+    tables = tomllib.loads(text)
+    assert list(tables) == list(TABLES)
+    for name, table in TABLES.items():
+        found = tables[name][0] if isinstance(tables[name], list) else tables[name]
+        assert list(found) == list(keys_of(table))
+    assert list(tables["route"][0]["cache"]) == list(keys_of(RouteCache))
+
+
+def test_what_is_commented_out_in_the_reference_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "edgeproxy.toml"
+    path.write_text(toml_reference().replace("# max_object_bytes = ", "max_object_bytes = "), encoding="utf-8")
+    assert load(path, {}).route[0].cache.max_object_bytes == 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
+def test_every_key_has_a_sentence_that_both_files_show(key: Key) -> None:
+    assert key.sentence[:1].isupper()
+    assert key.sentence.endswith(".")
+    assert " ".join(key.sentence.split()) in " ".join(toml_reference().replace("\n#", "").split())
+    if key.table is None:
+        assert key.sentence.replace("|", "\\|") in page()
+        assert key.expected in page()
+
+
+def test_seconds_and_bytes_say_so() -> None:
+    for name, key in KEYS.items():
+        assert ("_timeout" in name) == (key.unit == "seconds"), name
+        assert name.endswith("_bytes") == (key.unit == "bytes"), name
+        if key.unit:
+            assert f"of {key.unit}" in key.expected
+
+
+def test_the_page_has_every_variable() -> None:
+    for variable in VARIABLES.values():
+        assert f"| `{variable.name}` |" in page()
+
+
+def test_the_errors_on_the_page_are_what_edgeproxy_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("edgeproxy.toml").write_text(
+        "[[origin]]\nname='a'\nurls=['http://a']\n[limits]\nheader_bytes='x'", encoding="utf-8"
+    )
+    Path("edgeproxy.env").write_text("# toggle\n\nEDGEPROXY_TRACING=maybe\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as config_error:
+        load(Path("edgeproxy.toml"), {})
+    with pytest.raises(EnvFileError) as env_error:
+        read_env_file(Path("edgeproxy.env"))
+    for error in (config_error.value, env_error.value):
+        assert f"```\n{error}\n```" in page()
+
+
+def test_the_least_configuration_on_the_page_works(tmp_path: Path) -> None:
+    path = tmp_path / "edgeproxy.toml"
+    path.write_text(page().split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    assert load(path, {}).origin == [Origin(name="app", urls=["http://127.0.0.1:8000"])]
