@@ -56,7 +56,7 @@ def test_it_reports_ready_by_itself_and_reloads_by_signal(service: dict[str, lis
     assert service["Type"] == ["notify"]
     assert service["NotifyAccess"] == ["main"]
     assert service["ExecStart"] == [f"{PROGRAM} run -c /etc/edgeproxy/edgeproxy.toml"]
-    assert service["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert service["ExecReload"] == ["/bin/sh -c 'kill -HUP $MAINPID'"]
     assert float(service["WatchdogSec"][0]) >= 10
 
 
