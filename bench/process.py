@@ -20,6 +20,7 @@ from bench.errors import BenchError, MissingToolError
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+LEFTOVER_SECONDS = 2.0  # for children that outlive their parent
 POLL_SECONDS = 0.02
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # not on every user's PATH
 
@@ -105,7 +106,7 @@ class Program:
                 self._process.kill()
                 self._process.wait()
         left = family - {self.pid}
-        if not wait_until(lambda: not any(machine.command_line(pid) for pid in left), STOP_SECONDS):
+        if not wait_until(lambda: not any(machine.command_line(pid) for pid in left), LEFTOVER_SECONDS):
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -139,13 +139,27 @@ class Target:
     verdict: Verdict
 
 
+def _sound(ours: Summary) -> str:
+    """What makes a figure worthless; empty if nothing does."""
+    if ours.failed or ours.timed_out:
+        return f"; {ours.failed + ours.timed_out:,} requests failed"
+    if ours.log_difference[0] < 0:
+        return f"; {-ours.log_difference[0]:,} log lines missing"
+    return ""
+
+
+def _verdict(met: bool, unsound: str) -> Verdict:
+    return Verdict.PASS if met and not unsound else Verdict.FAIL
+
+
 def _at_least(found: Summaries, scenario: str, peer: str, factor: float, promise: str) -> Target:
     ours, theirs = found.get((scenario, "edgeproxy")), found.get((scenario, peer))
     if not ours or not theirs:
         return Target(promise, "", Verdict.NOT_MEASURED)
     got = ratio(ours, theirs)
     basis = "by time on the server's core: the load's core was full" if got.by_core_time else "by requests/s"
-    return Target(promise, f"{got.value:.2f} x, {basis}", Verdict.PASS if got.value >= factor else Verdict.FAIL)
+    unsound = _sound(ours)
+    return Target(promise, f"{got.value:.2f} x, {basis}{unsound}", _verdict(got.value >= factor, unsound))
 
 
 def _p99(found: Summaries, scenario: str, promise: str) -> Target:
@@ -154,16 +168,17 @@ def _p99(found: Summaries, scenario: str, promise: str) -> Target:
         return Target(promise, "", Verdict.NOT_MEASURED)
     mine, limit = ours.latency_ms["p99"], 2 * theirs.latency_ms["p99"]
     measured = f"{mine:.2f} ms against {limit / 2:.2f} ms"
-    sound = ours.failed + ours.timed_out == 0
-    return Target(promise, measured, Verdict.PASS if mine <= limit and sound else Verdict.FAIL)
+    unsound = _sound(ours)
+    return Target(promise, measured + unsound, _verdict(mine <= limit, unsound))
 
 
 def _flat(found: Summaries, promise: str) -> Target:
     ours = found.get(("stream", "edgeproxy"))
     if not ours or ours.memory_growth is None:
         return Target(promise, "", Verdict.NOT_MEASURED)
-    verdict = Verdict.PASS if ours.memory_growth <= 10e6 else Verdict.FAIL
-    return Target(promise, f"{ours.memory_growth / 1e6:+.1f} MB at the peak", verdict)
+    unsound = _sound(ours)
+    measured = f"{ours.memory_growth / 1e6:+.1f} MB at the peak"
+    return Target(promise, measured + unsound, _verdict(ours.memory_growth <= 10e6, unsound))
 
 
 def targets(found: Summaries) -> list[Target]:

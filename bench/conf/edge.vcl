@@ -1,7 +1,7 @@
 # Varnish in front of the origin: trace context and cache status; everything else is its builtin VCL.
 #
-# What VCL lacks for this job: no random bits and no hexadecimal output, so a minted id is made of decimal digits (valid, but
-# 13 bits a group of four instead of 16); no clock beyond seconds in ids; no sampling state across a restart.
+# What VCL lacks for this job: random bits and hexadecimal output, so a minted id is made of decimal digits (valid, but 3.3 random
+# bits a digit instead of 4), and a span id for each attempt at the origin.
 vcl 4.1;
 import std;
 

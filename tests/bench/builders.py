@@ -1,0 +1,31 @@
+"""Rounds for the tests of what is made of them."""
+
+from typing import Any
+
+from bench.measure import Round
+
+PLAIN: dict[str, Any] = {
+    "scenario": "hit",
+    "server": "edgeproxy",
+    "requests": 1000,
+    "seconds": 1.0,
+    "rate": 1000.0,
+    "bytes_per_s": 1e6,
+    "failed": 0,
+    "timed_out": 0,
+    "latency_ms": {"p50": 1.0, "p99": 2.0},
+    "server_busy": 1.0,
+    "load_busy": 0.5,
+    "foreign": 0.0,
+    "stolen": 0.0,
+    "core_us": 20.0,
+    "process_us": 19.0,
+    "origin_share": 0.0,
+    "log_difference": 3,
+    "log_lag_s": 0.1,
+}
+
+
+def a_round(**figures: Any) -> Round:
+    """A sound round of edgeproxy's hits, but for the figures given."""
+    return Round(**(PLAIN | figures))

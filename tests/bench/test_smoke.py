@@ -1,0 +1,47 @@
+"""The harness itself, on nginx, with the shortest round there is: all starts, is measured, and is gone afterwards."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench import report, runner
+from bench.errors import MissingToolError
+from bench.process import accepts
+from bench.scenarios import Settings, scenarios
+from bench.servers import SERVERS, Origin, Site
+
+CORES = sorted(os.sched_getaffinity(0))
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("wrk") and shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")),
+    reason="wrk or nginx is not installed: make bench installs them",
+)
+
+
+@pytest.fixture
+def _lua() -> None:
+    try:
+        SERVERS["nginx"](Site(Path("/"), Path("/"), 0, 0))
+    except MissingToolError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.usefixtures("_lua")
+def test_one_short_round_of_nginx_is_measured_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = []
+    launch = Origin.launch
+    monkeypatch.setattr(Origin, "launch", lambda self: (ports.append(self.port), launch(self)))
+    settings = Settings(seconds=1.0, connections=8, load_core=CORES[0], hit_rate=500, miss_rate=500)
+    chosen = [scenarios(settings)["hit"]]
+    outcome = runner.run(["nginx"], chosen, rounds=1, server_core=CORES[-1], load_core=CORES[0])
+    (measured,) = outcome.rounds
+    assert measured.rate > 100
+    assert measured.failed == 0
+    assert measured.origin_share < 0.01
+    assert 0 <= measured.log_difference <= settings.connections
+    assert measured.problems == []
+    assert outcome.problems == {}
+    assert "| nginx + Lua |" in report.render(outcome, chosen, {})
+    assert not accepts(ports[0])
