@@ -48,7 +48,11 @@ def _matcher(match: str) -> Matcher:
     if pattern.find(b"*") == len(pattern) - 1:  # what most routes are, at a third of a pattern's price
         prefix = pattern[:-1]
         return lambda value: value.startswith(prefix)
-    return re.compile(b".*".join(map(re.escape, pattern.split(b"*"))), re.DOTALL).fullmatch
+    first, *between, last = map(re.escape, pattern.split(b"*"))
+    # The leftmost place for what stands between stars is as good as any. Atomic groups keep to it: backtracking over
+    # several stars would let a long path take minutes.
+    groups = b"".join(b"(?>.*?%b)" % part for part in between if part)
+    return re.compile(b"%b%b.*%b" % (first, groups, last), re.DOTALL).fullmatch
 
 
 def _target(config: Config, route: Route) -> Target:
