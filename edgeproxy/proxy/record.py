@@ -48,10 +48,11 @@ class _Memo(dict[bytes | None, str]):
 
 
 def quoted(value: bytes) -> str:
-    """Bytes from the wire as an ASCII-safe JSON string: no control byte, quote or line end of theirs reaches the
-    log.
-    """
-    text = value.decode("utf-8", "backslashreplace")
+    """Bytes from the wire as a JSON string: no quote, line end or control character of theirs reaches the log."""
+    return _text(value.decode("utf-8", "backslashreplace"))
+
+
+def _text(text: str) -> str:
     if text.isprintable():
         return _encode(text).decode()
     return json.dumps(text).replace("\x7f", "\\u007f")
@@ -72,9 +73,11 @@ class Recorder:
         """Set the exchange's prefix (the record's first half) and return what of it a ledger slot can hold."""
         exchange.prefix = prefix = self._prefix(exchange, self._targets[exchange.key])
         text = prefix.encode()
-        if len(text) > SLOT_TEXT_BYTES:
-            host, path, query = exchange.host[:_SHORT], *_split(exchange.target)
-            text = self._prefix(exchange, _target_json(host, path[:_SHORT], query[:_SHORT])).encode()
+        shown = _SHORT
+        while len(text) > SLOT_TEXT_BYTES:  # again where escapes make six bytes of one
+            host, path, query = exchange.host[:shown], *_split(exchange.target)
+            text = self._prefix(exchange, _target_json(host, path[:shown], query[:shown])).encode()
+            shown //= 2
         return text
 
     def hit(self, exchange: Exchange, body_bytes: int, elapsed_ms: str) -> bytes:
@@ -124,19 +127,23 @@ class Recorder:
             f'{{"ts":"{self._second_text}.{now[-9:-3]}Z","trace_id":"{trace.trace_id}","span_id":"{trace.span_id}",'
             f'"parent_id":{parent},"sampled":{_FLAG[trace.sampled]},"request_id":"{trace.request_id}",'
             f'{self._place}{exchange.seq},"client":{exchange.client.address_json},'
-            f'"method":{self._strings[exchange.method or None]},"scheme":"http",'
+            f'"method":{self._strings[exchange.method or None]},'
             f'{target}"protocol":"HTTP/1.{exchange.minor}",'
         )
 
 
 _MEMORY = '"memory"'
+_UNREAD = '"scheme":null,"host":null,"path":null,"query":null,'
+"""The target of a request whose request line could not be read."""
 
 
 def _target_of(key: bytes) -> str:
-    """Host, path and query of a cache key (`cache.primary_key`)."""
+    """Scheme, host, path and query of a cache key (`cache.primary_key`)."""
     host, slash, rest = key.partition(b"://")[2].partition(b"/")
     if not slash:
-        host, rest = host.removesuffix(b"*"), b"*"
+        if not host.endswith(b"*"):
+            return _UNREAD
+        host, rest = host[:-1], b"*"
     return _target_json(host, *_split(slash + rest))
 
 
@@ -146,7 +153,7 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _target_json(host: bytes, path: bytes, query: bytes) -> str:
-    return f'"host":{quoted(host)},"path":{quoted(path)},"query":{quoted(query)},'
+    return f'"scheme":"http","host":{quoted(host)},"path":{quoted(path)},"query":{quoted(query)},'
 
 
 def error_json(error: ProxyError) -> str:
@@ -155,9 +162,9 @@ def error_json(error: ProxyError) -> str:
     cause = error.__cause__
     while cause is not None:
         kind = cause.code if isinstance(cause, ProxyError) else type(cause).__name__
-        causes.append({"type": kind, "message": str(cause)})
+        causes.append(f'{{"type":"{kind}","message":{_text(str(cause))}}}')
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return _encode({"type": error.code, "message": error.message, "causes": causes}).decode()
+    return f'{{"type":"{error.code}","message":{_text(error.message)},"causes":[{",".join(causes)}]}}'
 
 
 def origin_part(name: str, attempts: Sequence[Attempt]) -> str:
