@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.http1 import ClientConnection
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE)
 _FORBIDDEN_TRAILERS = frozenset(
     {
@@ -44,27 +45,27 @@ def exchange(
     url: bytes,
     lines: FieldLines,
     data: bytes,
-    earlier_bytes: int,
+    begins_with_head: bool,
     started: float,
     limits: Limits,
 ) -> Exchange:
     """The exchange that a complete head begins.
 
-    `data` is what the parser is being fed and `earlier_bytes` how much of this head came before it.
+    `data` has the whole head in it, and `begins_with_head` if there is nothing before it.
     Raises Refusal for a head that is ambiguous, oversized, or asks for what is not served.
     """
     method = parser.get_method()
-    if earlier_bytes + len(data) > limits.uri_bytes:
+    if len(data) > limits.uri_bytes or len(data) > limits.header_bytes:
         _check_size(url, lines, limits)
     if len(lines) > limits.headers:
         message = f"the request has {len(lines)} header fields; {limits.headers} are allowed (limits.headers)"
         raise Refusal("too_many_headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
     # Where the request line stands at the beginning of what was read, seeing the version there costs a fifth of asking
     # the parser for it; the position also shows that there is one space on either side of the target.
-    if not earlier_bytes and data.startswith(b" HTTP/1.1\r\n", len(method) + 1 + len(url)):
+    if begins_with_head and data.startswith(b" HTTP/1.1\r\n", len(method) + 1 + len(url)):
         minor = 1
     else:
-        minor = _minor(parser, method, url, data, split=earlier_bytes > 0)
+        minor = _minor(parser, method, url, data)
     names = {name.lower(): value for name, value in lines}
     if len(names) != len(lines):
         names = _folded(lines)
@@ -110,13 +111,19 @@ def add_trailer(name: bytes, value: bytes, exchange: Exchange, limits: Limits) -
     exchange.trailers.append((name, value))
 
 
-def malformed(error: httptools.HttpParserError, *, in_head: bool) -> Refusal:
-    """The refusal for what llhttp could not parse."""
-    if isinstance(error, httptools.HttpParserInvalidMethodError):
+def malformed(error: httptools.HttpParserError, data: bytes, *, in_head: bool) -> Refusal:
+    """The refusal for what llhttp could not parse; `data` begins with the head, or is empty when that is not known."""
+    if isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD.match(data):
         message = "the request method is not known here; methods are those of the HTTP method registry, in upper case"
         return Refusal("unknown_method", HTTPStatus.NOT_IMPLEMENTED, message)
     where = "head" if in_head else "message"
     return _bad("malformed_request", f"the request's {where} is malformed: {error}")
+
+
+def framing_too_large(limit: int) -> Refusal:
+    """The refusal for what is neither head nor body but does not end (431)."""
+    message = f"a chunk extension or the trailer section is over {limit} bytes (limits.header_bytes)"
+    return Refusal("framing_too_large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 
 
 def uri_too_long(limit: int) -> Refusal:
@@ -152,13 +159,13 @@ def _check_size(url: bytes, lines: FieldLines, limits: Limits) -> None:
         raise head_too_large(limits.header_bytes)
 
 
-def _minor(parser: httptools.HttpRequestParser, method: bytes, url: bytes, data: bytes, *, split: bool) -> int:
+def _minor(parser: httptools.HttpRequestParser, method: bytes, url: bytes, data: bytes) -> int:
     version = parser.get_http_version()
     if version not in {"1.0", "1.1"}:
         message = f"HTTP/{version} is not served on this connection; HTTP/1.1 and HTTP/1.0 are"
         raise Refusal("unsupported_version", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, message)
     # The parser hides that there was more than one space, or a protocol other than HTTP.
-    if not split and b"%b %b HTTP/%b\r\n" % (method, url, version.encode()) not in data:
+    if b"%b %b HTTP/%b\r\n" % (method, url, version.encode()) not in data:
         raise _bad("malformed_request", "the request line is not 'METHOD SP TARGET SP HTTP/1.x'")
     return int(version[-1])
 

@@ -41,6 +41,10 @@ _RESET = struct.pack("ii", 1, 0)
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
 
 
+class _NoMoreError(Exception):
+    """Ends the parsing of what came behind the last request that this connection serves."""
+
+
 class Framing(Enum):
     """How the end of a response body is told to the client (RFC 9112 §6.3)."""
 
@@ -64,15 +68,21 @@ class ClientConnection(asyncio.Protocol):
         self.trusted = False
         self._parser = httptools.HttpRequestParser(self)
         self._data = b""
+        self._untouched = True  # no message has ended within `_data`: a head in it begins where it begins
         self._in_head = False
         self._head_bytes = 0
+        self._head_pieces: list[bytes] = []
         self._head_started = 0.0
         self._url = b""
         self._lines: FieldLines = []
         self._incoming: Exchange | None = None
         self._active: Exchange | None = None
         self._queue: deque[Exchange] = deque()
+        self._queued = False  # requests have waited, so reading is paused, since this connection was last idle
         self._pumping = False
+        self._body_paused = False
+        self._body_seen = 0
+        self._framing_bytes = 0
         self._framing = Framing.NONE
         self._requests = 0
         self._closing = False
@@ -97,26 +107,32 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; every complete head goes to the pipeline from within `feed_data`."""
-        if self._deaf:
-            return
-        self._data = data
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(data, upgrade.args[0])
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            if not isinstance(cause, ProxyError):
-                raise
-            self._refuse(cause)
-        except httptools.HttpParserError as error:
-            self._malformed(error)
+        while data and not self._deaf:  # more than once only where a request with Upgrade is followed by others
+            self._data = data
+            self._untouched = True
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                # llhttp stops at a request with Upgrade. Where that is served all the same (h2c, which a server may
+                # ignore), the requests behind it go on here.
+                self._parser = httptools.HttpRequestParser(self)
+                data = data[upgrade.args[0] :]
+            except httptools.HttpParserCallbackError as error:
+                self._stopped(error)
+                return
+            except httptools.HttpParserError as error:
+                self._malformed(error)
+                return
         if self._in_head:
             self._head_continues(data)
+        elif self._incoming is not None:
+            self._body_continues(self._incoming, len(data))
 
     def eof_received(self) -> bool:
         """The client has sent all it will; it may still be waiting for responses (a half-closed connection)."""
         self._half_closed = True
+        self._in_head = False  # that request will never be one
         if self._incoming is not None or (self._active is None and not self._queue):
             self.transport.close()
         return True
@@ -138,22 +154,19 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads more slowly than it is being sent to."""
         self._write_paused = True
-        self._unsent_bytes = self.transport.get_write_buffer_size()
-        self.deadline = time.monotonic() + self.pipeline.limits.send_timeout
+        self._unsent_bytes = -1  # more may be written in this tick; the next look at deadlines takes the measure
+        self.deadline = 0.0
         if self._active is not None and self._active.fetch is not None:
             self._active.fetch.pause_response()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._write_paused = False
-        self.deadline = NEVER
-        if self._active is not None:
-            if self._active.fetch is not None:
-                self._active.fetch.resume_response()
-            if not self._active.body_complete:
-                self.deadline = time.monotonic() + self.pipeline.limits.body_timeout
-        else:
+        self._expect_more()
+        if self._active is None:
             self._next()
+        elif self._active.fetch is not None:
+            self._active.fetch.resume_response()
 
     def on_deadline(self, now: float) -> None:
         """The client kept the edge waiting for longer than the limits allow."""
@@ -162,7 +175,7 @@ class ClientConnection(asyncio.Protocol):
         active = self._active
         if self._write_paused:
             unsent = self.transport.get_write_buffer_size()
-            if unsent < self._unsent_bytes:
+            if self._unsent_bytes < 0 or unsent < self._unsent_bytes:
                 self._unsent_bytes = unsent
                 self.deadline = now + limits.send_timeout
                 return
@@ -201,13 +214,18 @@ class ClientConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """A whole head: an exchange begins; one with a body goes on its way before the body is here."""
         self._in_head = False
+        if self._deaf:
+            raise _NoMoreError
+        data = self._data
+        if self._head_bytes:
+            data = b"".join((*self._head_pieces, data))
         exchange = request_head.exchange(
             self,
             self._parser,
             self._url,
             self._lines,
-            self._data,
-            self._head_bytes,
+            data,
+            self._untouched,
             self._head_started,
             self.pipeline.limits,
         )
@@ -217,6 +235,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.keep_alive = False
         self._incoming = exchange
         if exchange.has_body:
+            self._body_seen = self._framing_bytes = 0
             self._dispatch(exchange)
 
     def on_body(self, data: bytes) -> None:
@@ -228,21 +247,25 @@ class ClientConnection(asyncio.Protocol):
         maximum = self.pipeline.limits.body_bytes
         if maximum and exchange.bytes_in > maximum:
             raise request_head.body_too_large(maximum)
-        if exchange is self._active:
+        exchange.expects_continue = False  # whoever sends a body waits no longer
+        if exchange is self._active and not self._body_paused and not self._write_paused:
             self.deadline = time.monotonic() + self.pipeline.limits.body_timeout
         self.pipeline.request_body(exchange, data)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        self._untouched = False
         exchange = self._incoming
         if exchange is None:
             return
         self._incoming = None
+        if not exchange.keep_alive:
+            self._deaf = True
         if not exchange.has_body:
             self._dispatch(exchange)
             return
         exchange.body_complete = True
-        if exchange is self._active:
+        if exchange is self._active and not self._write_paused:
             self.deadline = NEVER
         self.pipeline.request_complete(exchange)
         if self._active is None and not self._closing:
@@ -254,13 +277,17 @@ class ClientConnection(asyncio.Protocol):
         self.pipeline.receive(exchange)
         if self._active is not None or self._write_paused or self._queue:
             self._queue.append(exchange)
+            self._queued = True
             self.transport.pause_reading()
             return
         self._begin(exchange)
 
     def _begin(self, exchange: Exchange) -> None:
         self._active = exchange
-        self.deadline = NEVER if exchange.body_complete else time.monotonic() + self.pipeline.limits.body_timeout
+        if exchange.body_complete or exchange.expects_continue:
+            self.deadline = NEVER
+        else:
+            self.deadline = time.monotonic() + self.pipeline.limits.body_timeout
         if exchange.error is not None:
             self.pipeline.refuse(exchange, exchange.error)
         else:
@@ -281,9 +308,21 @@ class ClientConnection(asyncio.Protocol):
         if self._half_closed or (self.pipeline.draining and not self._in_head):
             self.close()
             return
+        self._queued = False
         self.transport.resume_reading()
-        if not self._in_head:
-            self.deadline = time.monotonic() + self.pipeline.limits.keepalive_timeout
+        self._expect_more()
+
+    def _expect_more(self) -> None:
+        """Set the deadline for what the client owes now: the rest of a body or of a head, or its next request."""
+        active = self._active
+        limits = self.pipeline.limits
+        if active is not None and not active.body_complete:
+            wants = not self._body_paused and not active.expects_continue
+            self.deadline = time.monotonic() + limits.body_timeout if wants else NEVER
+        elif self._in_head:
+            self.deadline = self._head_started + limits.header_timeout
+        else:
+            self.deadline = NEVER if active is not None else time.monotonic() + limits.keepalive_timeout
 
     # --- the pipeline's calls
 
@@ -295,18 +334,21 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write(data + body)
         else:
             self.transport.writelines((data, body))
-        if exchange.keep_alive and exchange.body_complete and not self._queue:
+        if exchange.keep_alive and exchange.body_complete and not self._queued and not self._in_head:
             self._active = None
-            self.deadline = exchange.started + self.pipeline.limits.keepalive_timeout
-            if self._write_paused:
-                self.deadline = exchange.started + self.pipeline.limits.send_timeout
-            elif self._half_closed:
+            if self._half_closed:
                 self.close()
+            elif not self._write_paused:
+                # A hit has taken no time worth asking the clock for.
+                now = exchange.started if exchange.error is None else time.monotonic()
+                self.deadline = now + self.pipeline.limits.keepalive_timeout
             return
         self.finish(exchange)
 
     def persistence(self, exchange: Exchange) -> str:
         """The Connection field that this response needs, if any (RFC 9112 §9.3)."""
+        if not exchange.body_complete:
+            exchange.keep_alive = False  # nobody can say whether the rest will come before the response is out
         if not exchange.keep_alive:
             return "Connection: close\r\n"
         return "" if exchange.minor else "Connection: keep-alive\r\n"
@@ -320,6 +362,10 @@ class ClientConnection(asyncio.Protocol):
     def interim(self, head: bytes) -> None:
         """Send a 1xx response."""
         self.transport.write(head)
+        active = self._active
+        if active is not None and active.expects_continue and head.startswith(b"HTTP/1.1 100 "):
+            active.expects_continue = False
+            self._expect_more()
 
     def send(self, data: bytes) -> None:
         """Send a piece of the body."""
@@ -351,7 +397,7 @@ class ClientConnection(asyncio.Protocol):
     def cut(self, exchange: Exchange) -> None:
         """Break off a response that has begun, so that no client takes it for whole."""
         self._active = None
-        self._closing = True
+        self._closing = self._deaf = True
         if self._framing is Framing.CLOSE:
             # Here an orderly close would read as the body's end: only a reset tells (RFC 9112 §8).
             sock = self.transport.get_extra_info("socket")
@@ -364,27 +410,34 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_body(self) -> None:
         """The origin takes the request's body more slowly than it comes."""
+        self._body_paused = True
         self.transport.pause_reading()
-        self.deadline = NEVER
+        if not self._write_paused:
+            self.deadline = NEVER
 
     def resume_body(self) -> None:
         """The origin has caught up."""
+        self._body_paused = False
         if not self._deaf and not self.transport.is_closing():
             self.transport.resume_reading()
-            if self._active is not None and not self._active.body_complete:
-                self.deadline = time.monotonic() + self.pipeline.limits.body_timeout
+            if not self._write_paused:
+                self._expect_more()
 
     def drain(self) -> None:
         """Close as soon as nothing is under way: at once when idle, else with the response under way."""
-        for exchange in (self._active, self._incoming, *self._queue):
-            if exchange is not None and not exchange.response_started:
-                exchange.keep_alive = False
-        if self._active is None and self._incoming is None and not self._queue and not self._in_head:
-            self.close()
+        last = self._queue[-1] if self._queue else self._active
+        if last is None:
+            if not self._in_head:
+                self.close()
+        elif not last.response_started:
+            last.keep_alive = False
+            if last.body_complete:
+                self._deaf = True
+                self._in_head = False
 
     def close(self) -> None:
         """Close in order: what was written still goes out."""
-        self._closing = True
+        self._closing = self._deaf = True
         self.transport.close()
 
     def abort(self, error: ProxyError) -> None:
@@ -393,31 +446,50 @@ class ClientConnection(asyncio.Protocol):
 
     # --- what goes wrong
 
+    def _stopped(self, error: httptools.HttpParserCallbackError) -> None:
+        cause = error.__context__
+        if isinstance(cause, ProxyError):
+            self._refuse(cause)
+        elif not isinstance(cause, _NoMoreError):
+            raise error
+
     def _head_continues(self, data: bytes) -> None:
-        if not self._head_bytes:
-            self.deadline = self._head_started + self.pipeline.limits.header_timeout
-        self._head_bytes += len(data)
+        """A head is longer than what was read: note how long it is so far, and until when it may come."""
+        if self._deaf:
+            self._in_head = False
+            return
+        if self._head_bytes:
+            self._head_bytes += len(data)
+            self._head_pieces.append(data)
+        else:
+            if not self._write_paused:
+                self.deadline = self._head_started + self.pipeline.limits.header_timeout
+            if self._untouched:
+                self._head_bytes = len(data)
+            else:  # it begins somewhere behind other requests: what is known of it counts
+                self._head_bytes = 1 + len(self._url) + sum(len(name) + len(value) for name, value in self._lines)
+                data = data[data.rfind(b"\r\n\r\n") + 4 :]
+            self._head_pieces = [data]
         limits = self.pipeline.limits
         if len(self._url) > limits.uri_bytes:
             self._refuse(request_head.uri_too_long(limits.uri_bytes))
         elif self._head_bytes > limits.header_bytes + limits.uri_bytes:
             self._refuse(request_head.head_too_large(limits.header_bytes))
 
-    def _after_upgrade(self, data: bytes, offset: int) -> None:
-        # llhttp stops at a request with Upgrade; one that is served all the same (h2c may be ignored) goes on here.
-        if self._closing or self._deaf:
+    def _body_continues(self, exchange: Exchange, count: int) -> None:
+        """Chunk extensions and trailers are no body and are never complete before they end: they have a limit, too."""
+        if exchange.bytes_in != self._body_seen:
+            self._body_seen = exchange.bytes_in
+            self._framing_bytes = 0
             return
-        self._parser = httptools.HttpRequestParser(self)
-        if offset < len(data):
-            self.data_received(data[offset:])
+        self._framing_bytes += count
+        maximum = self.pipeline.limits.header_bytes
+        if self._framing_bytes > maximum:
+            self._refuse(request_head.framing_too_large(maximum))
 
     def _malformed(self, error: httptools.HttpParserError) -> None:
-        if self._closing or self._deaf:
-            return
-        last = self._queue[-1] if self._queue else self._active
-        if last is not None and not last.keep_alive and last.body_complete:
-            return  # bytes behind a request that said it was the last one
-        self._refuse(request_head.malformed(error, in_head=self._in_head))
+        if not self._deaf:
+            self._refuse(request_head.malformed(error, self._data if self._untouched else b"", in_head=self._in_head))
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer what is being received with an error, in its turn, and read no more."""
