@@ -45,12 +45,14 @@ class Node:
         toml: str = "",
         environ: Mapping[str, str] | None = None,
         origin: Mapping[str, object] | None = None,
+        default_route: bool = True,
         **tables: Mapping[str, object],
     ) -> None:
         """Prepare a node in front of one origin with these urls.
 
         `origin` adds keys to that origin, `tables` are the other tables by name (node, listen, cache, tracing, log,
-        admin, limits), `toml` is appended: further origins, routes. `environ` adds to the environment.
+        admin, limits), `toml` is appended: further origins, routes. `default_route` ends the routes with one that leads
+        everything to the first origin. `environ` adds to the environment.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="edgeproxy-test-", dir=_memory_folder()))
         self.config_file = self.folder / "edgeproxy.toml"
@@ -77,6 +79,7 @@ class Node:
             self._tables.setdefault(name, {}).update(table)
         self._origin = {"name": "app", "urls": list(origins), **(origin or {})} if origins else None
         self._toml = toml
+        self._default_route = default_route and bool(origins)
         self.write_config()
 
     # --- its life
@@ -181,7 +184,10 @@ class Node:
         parts = [f"[{name}]\n{_toml(table)}" for name, table in self._tables.items()]
         if self._origin:
             parts.append(f"[[origin]]\n{_toml(self._origin)}")
-        self.config_file.write_text("\n".join([*parts, self._toml, ""]), encoding="utf-8")
+        parts.append(self._toml)
+        if self._default_route:
+            parts.append('[[route]]\nmatch = "/*"\norigin = "app"')
+        self.config_file.write_text("\n".join([*parts, ""]), encoding="utf-8")
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run an `edgeproxy` command for this node: `node.command("trace", "off")`."""
@@ -276,7 +282,9 @@ class Node:
         """
         assert self._workers == 1, "only one worker's lines are in order"
         with self.connect() as client:
-            trace_id = client.get("/flushed", "Connection: close").trace_id
+            trace_id = client.get(
+                "/flushed", "Connection: close", method="TRACE"
+            ).trace_id  # refused: no origin sees it
 
         def found() -> list[Record]:
             lines = self.lines()
@@ -310,7 +318,8 @@ class Recording:
         until(
             lambda: len([x for x in node.lines() if x["path"] != "/flushed"]) >= self._start + count, f"{count} lines"
         )
-        found = node.flushed()[self._start :]
+        # In the order in which they came in: one that ends lets the next one on its connection be recorded before it.
+        found = sorted(node.flushed()[self._start :], key=lambda line: (line["worker"], line["seq"]))
         assert len(found) == count, [(line["method"], line["path"], line["outcome"], line["error"]) for line in found]
         return found
 
