@@ -193,7 +193,7 @@ class Keeper:
             lived_s = time.monotonic() - process.started
             quick = quick + 1 if lived_s < QUICK_DEATH_S else 0
             _log.error(
-                "process died",
+                "process_died",
                 name=name,
                 pid=process.pid,
                 how=describe_exit(code),

@@ -1,0 +1,69 @@
+"""Load on a node while something is done to it: clients that notice each request that is refused or cut off.
+
+with Load(node.port) as load:
+    ...
+assert not load.failures
+assert load.answered
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Self
+
+from tests.support import Client, until
+
+THREADS = 6
+
+
+class Load:
+    """Clients that ask again and again, each request on a connection of its own or all on one that is kept."""
+
+    def __init__(self, port: int, *, keep_alive: bool = False, path: str = "/") -> None:
+        """Prepare; the context is the load."""
+        self.failures: list[str] = []
+        self.answered = 0
+        self._port = port
+        self._path = path
+        self._stop = threading.Event()
+        work = self._kept if keep_alive else self._single
+        self._threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for _ in range(THREADS)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        self.more(10 * THREADS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def more(self, requests: int) -> None:
+        """Wait until that many more requests were answered, or one failed."""
+        goal = self.answered + requests
+        until(lambda: self.answered >= goal or self.failures, f"{requests} more requests")
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        while not self._stop.is_set() and not self.failures:
+            try:
+                work()
+            except (OSError, AssertionError) as error:
+                self.failures.append(repr(error))
+
+    def _single(self) -> None:
+        with Client(self._port) as client:
+            self._note(client.get(self._path, "Connection: close").status)
+
+    def _kept(self) -> None:
+        """A node that drains says so on the last response (Connection: close), or ends an idle connection in order."""
+        with Client(self._port) as client:
+            while not self._stop.is_set():
+                response = client.get(self._path)
+                self._note(response.status)
+                if (response.get("connection") or "").lower() == "close":
+                    return
+
+    def _note(self, status: int) -> None:
+        assert status == 200, status
+        self.answered += 1
