@@ -5,7 +5,7 @@ Pure: heads in, heads out. Everything else passes as it came, in its order and c
 """
 
 import ipaddress
-from collections.abc import Sequence
+import re
 from functools import lru_cache
 
 from edgeproxy.config import Tracing
@@ -24,11 +24,11 @@ _REPLACED = (
 _REPLACED_ORIGIN_FIELDS = HOP_BY_HOP | {
     b"traceresponse",
     b"x-trace-id",
-    b"server-timing",
     b"content-length",
     b"via",
     b"trailer",
 }
+_SERVER_TIMING = b"server-timing"
 _NEVER_STORED = frozenset({b"x-request-id", b"age", b"cache-status", b"server-timing"})
 """Response fields that belong to one response: one request's ids, one moment's age, one way's timing."""
 
@@ -72,16 +72,33 @@ def attempt_fields(traceparent: bytes) -> bytes:
 
 def response_lines(lines: FieldLines, names: Names) -> FieldLines:
     """The origin's fields that go to this client: end to end, without those that the edge writes itself."""
-    kept = end_to_end(lines, names, _REPLACED_ORIGIN_FIELDS)
-    timing = names.get(b"server-timing")
-    if timing is not None:
-        metrics = [
-            metric for metric in _split_list(timing) if not metric.lower().startswith((b"traceparent", b"trace;"))
-        ]
+    timing = names.get(_SERVER_TIMING)
+    if timing is None or b"trace" not in timing.lower():
+        kept = end_to_end(lines, names, _REPLACED_ORIGIN_FIELDS)
+    else:
+        kept = end_to_end(lines, names, _REPLACED_ORIGIN_FIELDS | {_SERVER_TIMING})
+        metrics = _without_trace(timing)
         if metrics:
-            kept.append((b"Server-Timing", b", ".join(metrics)))
+            kept.append((b"Server-Timing", metrics))
     kept.append((b"Via", _appended(names.get(b"via"), b"1.1 " + VIA)))
     return kept
+
+
+def request_trailers(lines: FieldLines, names: Names) -> FieldLines:
+    """The client's trailer fields that go to the origin: none that the edge writes itself; `names` is the head."""
+    dropped = _REPLACED | tokens(names.get(b"connection"))
+    return [line for line in lines if line[0].lower() not in dropped]
+
+
+def response_trailers(lines: FieldLines, names: Names) -> FieldLines:
+    """The origin's trailer fields that go to this client; `names` is the head."""
+    dropped = _REPLACED_ORIGIN_FIELDS | tokens(names.get(b"connection"))
+    timed = [
+        (name, _without_trace(value) if name.lower() == _SERVER_TIMING else value)
+        for name, value in lines
+        if name.lower() not in dropped
+    ]
+    return [(name, value) for name, value in timed if value or name.lower() != _SERVER_TIMING]
 
 
 def stored_lines(lines: FieldLines) -> FieldLines:
@@ -128,14 +145,12 @@ def _node(address: str) -> bytes:
     return address.encode() if version == 4 else b'"[%b]"' % address.encode()
 
 
-def _split_list(value: bytes) -> Sequence[bytes]:
-    """Members of a list whose quoted strings may hold commas."""
-    members, start, is_quoted = [], 0, False
-    for index, char in enumerate(value):
-        if char == 0x22 and (index == 0 or value[index - 1] != 0x5C):
-            is_quoted = not is_quoted
-        elif char == 0x2C and not is_quoted:
-            members.append(value[start:index].strip())
-            start = index + 1
-    members.append(value[start:].strip())
-    return [member for member in members if member]
+def _without_trace(timing: bytes) -> bytes:
+    """Server-Timing without the entry that names a trace."""
+    metrics = [metric.strip() for metric in _MEMBERS.findall(timing)]
+    return b", ".join(metric for metric in metrics if metric and not _TRACE_METRIC.match(metric))
+
+
+_MEMBERS = re.compile(rb'(?:[^",]|"(?:[^"\\]|\\.)*(?:"|$))+', re.DOTALL)
+"""Members of a list whose quoted strings may hold commas."""
+_TRACE_METRIC = re.compile(rb"trace(?:parent)?[ \t]*(?:;|$)", re.IGNORECASE)

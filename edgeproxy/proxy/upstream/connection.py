@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from edgeproxy.proxy import forwarding
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.errors import OriginError, OriginTimeout, ProxyError
 from edgeproxy.proxy.fields import FieldLines, Names, fold
@@ -233,7 +234,8 @@ class OriginConnection(asyncio.Protocol):
         fetch = self.fetch
         if fetch is None or self._parser.get_status_code() < _OK:
             return
-        self._complete(fetch, self._trailers, reusable=self._parser.should_keep_alive())
+        trailers = self._trailers and forwarding.response_trailers(self._trailers, fold(self._lines))
+        self._complete(fetch, trailers, reusable=self._parser.should_keep_alive())
 
     def _complete(self, fetch: "Fetch", trailers: FieldLines | None, *, reusable: bool) -> None:
         self.fetch = None

@@ -242,7 +242,8 @@ class Fetch:
     def _end_body(self, connection: OriginConnection) -> None:
         if b"transfer-encoding" in self.exchange.names:
             trailers = self.exchange.trailers
-            connection.send(b"0\r\n%b\r\n" % (render(trailers) if trailers else b""))
+            lines = forwarding.request_trailers(trailers, self.exchange.names) if trailers else []
+            connection.send(b"0\r\n%b\r\n" % (render(lines) if lines else b""))
         self._request_sent(connection)
 
     def _request_sent(self, connection: OriginConnection) -> None:
