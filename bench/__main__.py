@@ -64,10 +64,12 @@ def _compare(options: argparse.Namespace) -> int:
     chosen = _chosen(options)
     environment = machine.environment()
     outcome = runner.run(options.only, chosen, options.rounds, options.server_core, options.load_core)
-    print(report.render(outcome, chosen, environment))
+    text = report.render(outcome, chosen, environment)
+    print(text)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     report.write_json(options.json, outcome, environment, settings)
-    print(f"written to {options.json}")
+    options.json.with_suffix(".md").write_text(text)
+    print(f"written to {options.json} and {options.json.with_suffix('.md').name}")
     met = all(target.verdict is Verdict.PASS for target in targets(summaries(outcome.rounds)))
     return 0 if met or not options.strict else 1
 

@@ -140,7 +140,7 @@ def _logs(found: Summaries) -> str:
 def render(outcome: Outcome, chosen: Sequence[Scenario], environment: dict[str, str]) -> str:
     """The whole report."""
     found = summaries(outcome.rounds)
-    parts = ["\n".join(f"{name}: {value}" for name, value in (environment | outcome.versions).items())]
+    parts = ["\n".join(f"- {name}: {value}" for name, value in (environment | outcome.versions).items())]
     for scenario in chosen:
         rows = [s for s in found.values() if s.scenario == scenario.name]
         if not rows:

@@ -1,10 +1,12 @@
 """The run: everything started, checked, warmed up, then measured in alternating rounds, and taken down again."""
 
 import contextlib
+import functools
+import http.client
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,16 +71,47 @@ def check(servers: list[Server], origin: Origin, outcome: Outcome) -> None:
             progress("\n".join(f"{server.name}: {problem}" for problem in found))
 
 
+def attempt[T](step: Callable[[], T], scenario: Scenario, watch: Watch, outcome: Outcome) -> T | None:
+    """Does one step of a scenario; None, and a problem noted, if the server can't take part in it any further. Without
+    the origin the run is worth nothing, and ends."""
+    why = ""
+    try:
+        done = step()
+    except (OSError, http.client.HTTPException, BenchError) as error:
+        done, why = None, str(error) or repr(error)
+    if ended := watch.origin.ended():
+        raise BenchError(f"the origin is gone: {ended}")
+    if why := watch.server.ended() or why:
+        problem = f"{scenario.name}: no further rounds: {why}"
+        outcome.problems.setdefault(watch.server.name, []).append(problem)
+        progress(f"{watch.server.name}: {problem}")
+        return None
+    return done
+
+
+def prepared(scenario: Scenario, watches: list[Watch], outcome: Outcome) -> list[Watch]:
+    """Those of the servers that came through the warm-up, with their logs at rest."""
+
+    def warm_up(watch: Watch) -> bool:
+        scenario.warm_up(watch.server)
+        return True
+
+    found = [watch for watch in watches if attempt(functools.partial(warm_up, watch), scenario, watch, outcome)]
+    for watch in found:
+        watch.log.settle()
+    return found
+
+
 def alternate(scenario: Scenario, rounds: int, watches: list[Watch], outcome: Outcome) -> None:
     """Rounds of one scenario; each begins with another server, so that no one is always the first."""
-    for watch in watches:
-        scenario.warm_up(watch.server)
-    for watch in watches:
-        watch.log.settle()
+    watches = prepared(scenario, watches, outcome)
     for number in range(rounds):
-        shift = number % len(watches)
+        shift = number % max(1, len(watches))
         for watch in watches[shift:] + watches[:shift]:
-            found = scenario.round(watch)
+            found = attempt(functools.partial(scenario.round, watch), scenario, watch, outcome)
+            if not found:
+                watches.remove(watch)
+                continue
             outcome.rounds.append(found)
             progress(
                 f"{scenario.name} {number + 1}/{rounds} {watch.server.name}: {found.rate:,.0f}/s, "
@@ -103,8 +136,7 @@ def run(names: list[str], chosen: list[Scenario], rounds: int, server_core: int,
             watches = [
                 Watch(server, origin, load_core, AccessLog(server.access_log))
                 for server in servers
-                if server.name not in scenario.without
+                if server.name not in scenario.without and not server.ended()
             ]
-            if watches:
-                alternate(scenario, rounds, watches, outcome)
+            alternate(scenario, rounds, watches, outcome)
     return outcome

@@ -79,6 +79,10 @@ class Server(ABC):
         written.write_text(text)
         return written
 
+    def ended(self) -> str:
+        """Which of its programs has ended by itself, with its last words; empty while all run."""
+        return "; ".join(f"{p.name} ended: {p.last_words()}" for p in self._programs if not p.alive)
+
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 

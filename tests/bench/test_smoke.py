@@ -2,15 +2,16 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from bench import report, runner
 from bench.errors import MissingToolError
-from bench.process import accepts
-from bench.scenarios import Settings, scenarios
-from bench.servers import SERVERS, Origin, Site
+from bench.process import accepts, wait_until
+from bench.scenarios import Settings, Throughput, scenarios
+from bench.servers import SERVERS, Origin, Server, Site
 
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -45,3 +46,19 @@ def test_one_short_round_of_nginx_is_measured_and_reported(monkeypatch: pytest.M
     assert outcome.problems == {}
     assert "| nginx + Lua |" in report.render(outcome, chosen, {})
     assert not accepts(ports[0])
+
+
+@pytest.mark.usefixtures("_lua")
+def test_a_server_that_dies_under_load_is_left_out_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying(Throughput):
+        def warm_up(self, server: Server) -> None:
+            for pid in server.pids():
+                os.kill(pid, signal.SIGKILL)
+            assert wait_until(lambda: bool(server.ended()), 10)
+
+    settings = Settings(seconds=1.0, connections=8, load_core=CORES[0], hit_rate=500, miss_rate=500)
+    monkeypatch.setattr("bench.checks.problems", lambda *_: [])
+    outcome = runner.run(["nginx"], [Dying("hit", "hits", "/hit/785", settings)], 2, CORES[-1], CORES[0])
+    assert outcome.rounds == []
+    (problem,) = outcome.problems["nginx"]
+    assert problem.startswith("hit: no further rounds: nginx ended")
