@@ -90,8 +90,10 @@ def request_trailers(lines: FieldLines, names: Names) -> FieldLines:
     return [line for line in lines if line[0].lower() not in dropped]
 
 
-def response_trailers(lines: FieldLines, names: Names) -> FieldLines:
-    """The origin's trailer fields that go to this client; `names` is the head."""
+def side_lines(lines: FieldLines, names: Names) -> FieldLines:
+    """The origin's fields beside a response's head (of a trailer section, of a 1xx response) that go to this client;
+    `names` is the head that their Connection field stands in.
+    """
     dropped = _REPLACED_ORIGIN_FIELDS | tokens(names.get(b"connection"))
     timed = [
         (name, _without_trace(value) if name.lower() == _SERVER_TIMING else value)

@@ -10,7 +10,7 @@ from edgeproxy.cache import Entry, Filling, policy
 from edgeproxy.config import Tracing
 from edgeproxy.proxy import forwarding
 from edgeproxy.proxy.exchange import Exchange
-from edgeproxy.proxy.fields import FieldLines, Names, end_to_end, render, values_of
+from edgeproxy.proxy.fields import FieldLines, Names, render, values_of
 from edgeproxy.proxy.http1 import Framing
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def head(
 
 def interim_head(status: int, reason: bytes, lines: FieldLines, names: Names) -> bytes:
     """A 1xx response as it is passed on."""
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, render(end_to_end(lines, names)))
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, render(forwarding.side_lines(lines, names)))
 
 
 def filling(
@@ -86,7 +86,7 @@ def filling(
         head=b"HTTP/1.1 %d %b\r\n%b%b" % (status, reason, render(kept), date),
         head_without_content=b"HTTP/1.1 304 Not Modified\r\n%b%b" % (render(without_content), date),
         has_content=status not in _BODILESS,
-        etag=names.get(b"etag"),
+        etag=names.get(b"etag") if status == 200 else None,  # conditions are for a 200 (RFC 9111 §4.3.2)
         born_ns=now_ns - storing.age_ns,
         fresh_until_ns=now_ns - storing.age_ns + storing.lifetime_ns,
         filled_by=f"00-{trace.trace_id}-{attempt.span_id}-{_FLAGS[trace.flags]}",

@@ -320,7 +320,7 @@ class TestResponses:
             (b"x-checksum", b"2"),
             (b"Server-Timing", b"db, trace;desc=x"),
         ]
-        kept = forwarding.response_trailers(lines, {b"connection": b"close, x-hop"})
+        kept = forwarding.side_lines(lines, {b"connection": b"close, x-hop"})
         assert kept == [(b"X-Checksum", b"1"), (b"x-checksum", b"2"), (b"Server-Timing", b"db")]
 
 

@@ -234,7 +234,7 @@ class OriginConnection(asyncio.Protocol):
         fetch = self.fetch
         if fetch is None or self._parser.get_status_code() < _OK:
             return
-        trailers = self._trailers and forwarding.response_trailers(self._trailers, fold(self._lines))
+        trailers = self._trailers and forwarding.side_lines(self._trailers, fold(self._lines))
         self._complete(fetch, trailers, reusable=self._parser.should_keep_alive())
 
     def _complete(self, fetch: "Fetch", trailers: FieldLines | None, *, reusable: bool) -> None:
