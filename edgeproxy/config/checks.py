@@ -137,7 +137,7 @@ def _is_host_name(text: str) -> bool:
 def _split_url(text: str) -> SplitResult | None:
     """The parts of an absolute http(s) url with a usable host and port and no user; None if it is anything else.
 
-    urlsplit forgives (it strips control characters and lowers the scheme); what it changed is no url here.
+    urlsplit forgives: it drops control characters and lowers the scheme. What it would change is no url here.
     """
     if not text.isascii() or not text.isprintable() or " " in text:
         return None

@@ -74,14 +74,14 @@ def set_env_value(path: Path, key: str, value: str) -> None:
     Readers see the old file or the new one. Its mode and owner stay; if it is missing it is created. Two edits at once
     wait for each other. Raises EnvFileError, with the file untouched, if it can't be done or the file is broken.
     """
-    if not _NAME.fullmatch(key) or not (value.isprintable() or not value):
+    if not _NAME.fullmatch(key) or not value.isprintable():
         allowed = "a name of letters, digits and underscores, and a value on one line"
         raise EnvFileError("env_file_value", path, f"{shown(f'{key}={value}')}: expected {allowed}")
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
         with _locked(target.parent):
             _require_regular(target)
-            _replace(target, _edited(path, _read(target) or "", key, value))
+            _replace(target, _edited(path, _read(path) or "", key, value))
     except OSError as error:
         raise EnvFileError("env_file_unwritable", path, f"can't be written: {error.strerror or error}") from error
 
@@ -154,7 +154,8 @@ def _locked(directory: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-        os.fsync(descriptor)
+        with suppress(OSError):  # the edit stands; a file system that can't sync a directory has its own way to keep it
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

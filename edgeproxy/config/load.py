@@ -5,7 +5,6 @@ one speaks of another (a route names an origin). The tracing toggle is not settl
 `environment.effective_tracing`, because it may change while the node runs.
 """
 
-import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -166,8 +165,6 @@ class _Check:
 
 def _fits(value: object, key: Key) -> bool:
     """Whether the value has the key's type, is in its range and passes its check."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
     try:
         msgspec.convert(value, key.annotation, strict=True)
     except msgspec.ValidationError:

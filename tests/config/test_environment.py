@@ -214,6 +214,10 @@ MALFORMED = {
     "an endpoint without a scheme": ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
     "an endpoint without a host": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"),
     "an endpoint for traces with another scheme": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "grpc://c:4317"),
+    "an endpoint in capitals": ("OTEL_EXPORTER_OTLP_ENDPOINT", "HTTP://c:4318"),
+    "an endpoint with a space": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/a b"),
+    "an endpoint with a line break": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/a\nb"),
+    "an endpoint beyond ASCII": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/\u00fc"),
     "an endpoint with a password": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:secret@c:4318"),
 }
 

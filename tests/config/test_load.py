@@ -171,6 +171,25 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
     assert caught.value.code == "config_invalid"
 
 
+NUMBERS_IN_TABLES = [
+    f"{name}.{key.name}"
+    for name, table in keys_of(Config).items()
+    if table.table is not None
+    for key in keys_of(table.table).values()
+    if isinstance(key.default, float)
+]
+
+
+@pytest.mark.parametrize("key", NUMBERS_IN_TABLES)
+@pytest.mark.parametrize("number", ["nan", "-nan", "inf", "-inf"])
+def test_no_number_may_be_endless_or_none_at_all(problems: Problems, key: str, number: str) -> None:
+    table, name = key.split(".")
+    text = f"{ORIGIN}{name} = {number}" if table == "origin" else f"{ORIGIN}[{table}]\n{name} = {number}"
+    (problem,) = problems(text)
+    assert problem.key == key.replace("origin.", "origin[0].")
+    assert problem.reason.startswith("expected a number")
+
+
 ADDRESSES = {
     "a host and a port": ("localhost:8080", True),
     "any address": ("0.0.0.0:80", True),
@@ -372,7 +391,7 @@ UNKNOWN_KEYS = {
         "limits.header_byte",
         "unknown key in [limits]; did you mean header_bytes? ",
     ),
-    "capitals": ("[limits]\nHeaders = 1", "limits.Headers", "unknown key in [limits]; did you mean headers? "),
+    "capitals": ("[limits]\nHEADERS = 1", "limits.HEADERS", "unknown key in [limits]; did you mean headers? "),
     "nothing like it": ("[limits]\nzzz = 1", "limits.zzz", "unknown key in [limits]; "),
     "a table": ("[limit]\nheaders = 1", "limit", "unknown key in the file; did you mean limits? "),
     "a key of an origin": (
