@@ -83,10 +83,7 @@ class OriginPool:
         if connection in connection.address.idle:
             connection.address.idle.remove(connection)
             self._idle -= 1
-        while self._waiting and self._open < self.origin.max_connections:
-            fetch = self._waiting.popleft()
-            if fetch.waits_in_queue():
-                self._connect(self._choose(()), fetch)
+        self._connect_waiting()
 
     def close(self) -> None:
         """Close what is idle and give up what is connecting."""
@@ -109,6 +106,12 @@ class OriginPool:
         in_turn = [addresses[(self._turn + offset) % len(addresses)] for offset in range(len(addresses))]
         candidates = [address for address in in_turn if address not in avoid] or in_turn
         return next((address for address in candidates if address.down_until <= now), candidates[0])
+
+    def _connect_waiting(self) -> None:
+        while self._waiting and self._open < self.origin.max_connections:
+            fetch = self._waiting.popleft()
+            if fetch.waits_in_queue():
+                self._connect(self._choose(()), fetch)
 
     def _evict_idle(self) -> bool:
         # Another url's idle connection must not keep this one's fetch waiting.
@@ -145,6 +148,7 @@ class OriginPool:
                 raise
             if fetch.waits_for(attempt):
                 fetch.on_failure(error)
+            self._connect_waiting()
             return
         self._deadlines.watched.add(connection)
         address.down_until = 0.0
