@@ -137,30 +137,26 @@ class _Check:
         if len(self._problems) == before and key.table is None and not _fits(items, key):
             self._note("value", where, items, f"expected {key.expected}")
 
-    def _origins_and_routes(self, origins: list[dict[str, Any]], routes: list[dict[str, Any]]) -> None:
+    def _origins_and_routes(self, origins: dict[int, dict[str, Any]], routes: dict[int, dict[str, Any]]) -> None:
         if not origins:
             self._note("missing", "origin", None, "missing: expected at least one [[origin]] with its name and urls")
-            return
-        names: list[str] = []
-        for index, origin in enumerate(origins):
-            name = origin.get("name")
-            if not isinstance(name, str):
-                continue
-            if name in names:
-                taken = f"expected a name of its own: origin[{names.index(name)}] has this one"
-                self._note("value", f"origin[{index}].name", name, taken)
-            names.append(name)
         if len(origins) > 1 and not routes:
             self._note("missing", "route", None, "missing: with several origins, expected at least one [[route]]")
-        expected = " or ".join(toml_value(name) for name in dict.fromkeys(names))
-        for index, route in enumerate(routes):
-            name = route.get("origin", "")
+        first: dict[str, int] = {}
+        for index, origin in origins.items():
+            name = origin.get("name")
+            if isinstance(name, str) and first.setdefault(name, index) != index:
+                taken = f"expected a name of its own: origin[{first[name]}] has this one"
+                self._note("value", f"origin[{index}].name", name, taken)
+        if not first:
+            return
+        names = " or ".join(map(toml_value, first))
+        for index, route in routes.items():
+            where, name = f"route[{index}].origin", route.get("origin", "")
             if name == "" and len(origins) > 1:
-                self._note(
-                    "missing", f"route[{index}].origin", None, f"missing: with several origins, expected {expected}"
-                )
-            elif name and isinstance(name, str) and name not in names:
-                self._note("value", f"route[{index}].origin", name, f"there is no such origin; expected {expected}")
+                self._note("missing", where, None, f"missing: with several origins, expected {names}")
+            elif name and isinstance(name, str) and name not in first:
+                self._note("value", where, name, f"there is no such origin; expected {names}")
 
 
 def _fits(value: object, key: Key) -> bool:
@@ -181,7 +177,8 @@ def _title(where: str) -> str:
     return where if "[" in where else f"[{where}]"
 
 
-def _tables(tables: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """A list of tables, as far as it is one: what else stands there has been noted already."""
-    value = tables.get(name, [])
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+def _tables(tables: dict[str, Any], name: str) -> dict[int, dict[str, Any]]:
+    """The tables of a list by index, as far as it has any: what else stands there has been noted already."""
+    value = tables.get(name)
+    items = value if isinstance(value, list) else []
+    return {index: item for index, item in enumerate(items) if isinstance(item, dict)}

@@ -29,7 +29,7 @@ def _form(check: Callable[[Any], bool], words: str) -> Meta:
 
 
 def _says(sentence: str, **extra: object) -> Meta:
-    """A key's sentence, and what else `schema.Key` wants to know: example, absent, empty, not_yet."""
+    """A key's sentence, and what else `schema` wants to know: absent, allowed, empty, example, not_yet."""
     return Meta(description=sentence, extra=extra or None)
 
 
@@ -183,8 +183,11 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     origin: Annotated[
         str,
-        _form(checks.is_name, "the name of an origin"),
-        _says('The origin that requests go to. "" = the only one there is.', example="app"),
+        _says(
+            'The origin that requests go to. "" = the only one there is.',
+            allowed="the name of an origin",
+            example="app",
+        ),
     ] = ""
     cache: Annotated[RouteCache, _says("What is cached of its responses.")] = RouteCache()
 

@@ -295,7 +295,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, value: str, before: str
 
 
 @given(content=st.binary(max_size=40) | st.text("AB=\"'\\#;\r\n x", max_size=30).map(str.encode))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_the_bytes_an_edit_holds_or_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "edgeproxy.env"
     path.write_bytes(content)

@@ -486,6 +486,19 @@ def test_two_origins_of_one_name(problems: Problems) -> None:
     assert str(problem).endswith('origin[2].name = "app": expected a name of its own: origin[0] has this one')
 
 
+def test_two_origins_of_one_name_are_told_by_where_they_stand(problems: Problems) -> None:
+    app = '{ name = "app", urls = ["http://a"] }'
+    found = problems(f"route = [{{ match = '/*', origin = 'app' }}]\norigin = [3, {{ name = 4 }}, {app}, {app}]")
+    assert str(found[-1]).endswith('origin[3].name = "app": expected a name of its own: origin[2] has this one')
+
+
+def test_what_names_an_origin_is_told_once(problems: Problems) -> None:
+    (problem,) = problems(f"{ORIGIN}[[route]]\nmatch = '/*'\norigin = 'a b'")
+    assert str(problem).endswith('route[0].origin = "a b": there is no such origin; expected "app"')
+    (problem,) = problems("[[origin]]\nname = 3\nurls = ['http://a']\n[[route]]\nmatch = '/*'\norigin = 'app'")
+    assert problem.key == "origin[0].name"
+
+
 def test_a_route_to_an_unknown_origin_names_those_there_are(problems: Problems) -> None:
     (problem,) = problems(ORIGIN + SECOND_ORIGIN + "[[route]]\nmatch='/*'\norigin='apo'")
     assert str(problem).endswith('route[0].origin = "apo": there is no such origin; expected "app" or "api"')
@@ -615,7 +628,7 @@ def some_file(draw: st.DrawFn) -> str:
 
 
 @given(text=some_file())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_stands_there_is_a_config_or_a_list_of_problems(tmp_path: Path, text: str) -> None:
     path = tmp_path / "edgeproxy.toml"
     path.write_text(text, encoding="utf-8")
