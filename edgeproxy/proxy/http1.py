@@ -489,7 +489,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _malformed(self, error: httptools.HttpParserError) -> None:
         if not self._deaf:
-            self._refuse(request_head.malformed(error, self._data if self._untouched else b"", in_head=self._in_head))
+            data = self._head_pieces[0] if self._head_bytes else self._data if self._untouched else b""
+            self._refuse(request_head.malformed(error, data, in_head=self._in_head))
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer what is being received with an error, in its turn, and read no more."""
