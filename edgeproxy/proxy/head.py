@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.http1 import ClientConnection
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
+_METHOD = re.compile(rb"(?:\r\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]")
+"""What a method begins with. It may come a byte at a time, and llhttp stops at the first one that fits no method: how it
+goes on can't be waited for."""
+_OTHER_VERSIONS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})
+"""What llhttp says to a version other than 0.9, 1.0, 1.1 and 2.0, and to the preface of HTTP/2."""
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE)
 _FORBIDDEN_TRAILERS = frozenset(
     {
@@ -71,7 +75,7 @@ def exchange(
         names = _folded(lines)
     host = names.get(b"host")
     if url[0] != _SLASH:
-        url, host = _other_target(method, url, host)
+        url, host = _other_target(method, url, host, minor)
     if b"#" in url:
         raise _bad("fragment_in_target", "the request target has a fragment (#), which no request may carry")
     exchange = Exchange(client, method, url, minor, lines, names, started)
@@ -116,6 +120,9 @@ def malformed(error: httptools.HttpParserError, data: bytes, *, in_head: bool) -
     if isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD.match(data):
         message = "the request method is not known here; methods are those of the HTTP method registry, in upper case"
         return Refusal("unknown_method", HTTPStatus.NOT_IMPLEMENTED, message)
+    if str(error) in _OTHER_VERSIONS:
+        message = "the request's version is not served on this connection; HTTP/1.1 and HTTP/1.0 are"
+        return Refusal("unsupported_version", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, message)
     where = "head" if in_head else "message"
     return _bad("malformed_request", f"the request's {where} is malformed: {error}")
 
@@ -176,7 +183,7 @@ def _folded(lines: FieldLines) -> dict[bytes, bytes]:
     return fold(lines)
 
 
-def _other_target(method: bytes, url: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
+def _other_target(method: bytes, url: bytes, host: bytes | None, minor: int) -> tuple[bytes, bytes | None]:
     """Target and host of a request whose target does not begin with `/` (RFC 9112 §3.2)."""
     if method == b"CONNECT":
         raise Refusal("connect_refused", HTTPStatus.NOT_IMPLEMENTED, "CONNECT is not served: this is a reverse proxy")
@@ -190,6 +197,8 @@ def _other_target(method: bytes, url: bytes, host: bytes | None) -> tuple[bytes,
         raise _bad("bad_target", "the request target's authority is empty or has user information")
     if scheme.lower() != b"http":
         raise _bad("scheme_mismatch", "the request target's scheme is https on a connection without TLS")
+    if host is None and minor:
+        return rest, None
     if host is not None and host.lower() != authority.lower():
         raise _bad("authority_mismatch", "the request target's authority and the Host field differ")
     return rest if rest.startswith(b"/") else b"/" + rest, authority
