@@ -27,6 +27,7 @@ from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.errors import ClientGone, ClientTimeout, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, render
+from edgeproxy.proxy.tick import Wire
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.pipeline import Pipeline
@@ -57,11 +58,12 @@ class Framing(Enum):
 class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
-    transport: asyncio.Transport
+    transport: Wire
 
     def __init__(self, pipeline: "Pipeline") -> None:
         """Serve a connection that the loop has just accepted."""
         self.pipeline = pipeline
+        self._tick = pipeline.tick
         self.deadline = NEVER
         self.address = ""
         self.address_json = "null"
@@ -96,7 +98,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who the client is; a client too many is turned away at once."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports do not subclass it
+        self.transport = Wire(self._tick, cast("asyncio.Transport", transport))  # uvloop's do not subclass it
         peer = transport.get_extra_info("peername")
         if not self.pipeline.connected(self, peer[0] if peer else ""):
             self._deaf = True
@@ -106,6 +108,10 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = time.monotonic() + self.pipeline.limits.header_timeout
 
     def data_received(self, data: bytes) -> None:
+        """Leave the data to the tick's second burst."""
+        self._tick.read(self, data)
+
+    def received(self, data: bytes) -> None:
         """Parse; every complete head goes to the pipeline from within `feed_data`."""
         while data and not self._deaf:  # more than once only where a request with Upgrade is followed by others
             self._data = data
@@ -131,6 +137,7 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client has sent all it will; it may still be waiting for responses (a half-closed connection)."""
+        self._tick.settle(self)
         self._half_closed = True
         self._in_head = False  # that request will never be one
         if self._incoming is not None or (self._active is None and not self._queue):
@@ -139,6 +146,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whatever was under way has nobody to go to."""
+        self._tick.settle(self)
         self.deadline = NEVER
         self.pipeline.disconnected(self)
         under_way = [*([self._active] if self._active else []), *self._queue]
@@ -174,7 +182,7 @@ class ClientConnection(asyncio.Protocol):
         limits = self.pipeline.limits
         active = self._active
         if self._write_paused:
-            unsent = self.transport.get_write_buffer_size()
+            unsent = self.transport.unsent_bytes()
             if self._unsent_bytes < 0 or unsent < self._unsent_bytes:
                 self._unsent_bytes = unsent
                 self.deadline = now + limits.send_timeout

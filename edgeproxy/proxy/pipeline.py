@@ -27,6 +27,7 @@ from edgeproxy.proxy.record import NO_ORIGIN, Recorder, origin_part, quoted
 from edgeproxy.proxy.refusals import DRAIN_TIMEOUT, NO_ROUTE, NOT_CACHED, TOO_BUSY, TRACE_REFUSED
 from edgeproxy.proxy.routing import Routes
 from edgeproxy.proxy.settings import Settings
+from edgeproxy.proxy.tick import Tick
 from edgeproxy.proxy.upstream.fetch import Fetch
 from edgeproxy.proxy.upstream.pool import OriginPool
 from edgeproxy.tracing import IdSource, Tracer, TrustPolicy
@@ -62,6 +63,7 @@ class Pipeline:
         self.tracer = Tracer(self.ids)
         self.clients: set[ClientConnection] = set()
         self.deadlines = Deadlines()
+        self.tick = Tick()
         node = config.node.name or os.uname().nodename
         self._settings = settings
         self._epoch = -1
@@ -71,7 +73,8 @@ class Pipeline:
         self._recorder = Recorder(node, worker)
         self._decorator = response.Decorator(node, config.tracing)
         self._pools = {
-            origin.name: OriginPool(origin, config.limits, self.deadlines, self.counters) for origin in config.origin
+            origin.name: OriginPool(origin, config.limits, self.tick, self.deadlines, self.counters)
+            for origin in config.origin
         }
         self._seq = 0
 

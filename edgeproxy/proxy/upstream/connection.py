@@ -15,6 +15,7 @@ from edgeproxy.proxy import forwarding
 from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.errors import OriginError, OriginTimeout, ProxyError
 from edgeproxy.proxy.fields import FieldLines, Names, fold
+from edgeproxy.proxy.tick import Wire
 from edgeproxy.proxy.upstream.address import Address
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ _OK = 200
 class OriginConnection(asyncio.Protocol):
     """A connection that serves one fetch at a time, over and over."""
 
-    transport: asyncio.Transport
+    transport: Wire
 
     def __init__(self, pool: "OriginPool", address: Address) -> None:
         """Belong to a pool; the loop connects it."""
         self.pool = pool
+        self._tick = pool.tick
         self.address = address
         self.deadline = NEVER
         self.fetch: Fetch | None = None
@@ -94,9 +96,13 @@ class OriginConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports do not subclass it
+        self.transport = Wire(self._tick, cast("asyncio.Transport", transport))  # uvloop's do not subclass it
 
     def data_received(self, data: bytes) -> None:
+        """Leave the data to the tick's second burst."""
+        self._tick.read(self, data)
+
+    def received(self, data: bytes) -> None:
         """Parse; pieces go to the fetch from within `feed_data`."""
         fetch = self.fetch
         if fetch is None:
@@ -128,6 +134,7 @@ class OriginConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The origin closed; the end of a response only where the response says so."""
+        self._tick.settle(self)
         self.lost = True
         self.deadline = NEVER
         self.pool.lost(self)

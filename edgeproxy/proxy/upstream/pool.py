@@ -17,6 +17,7 @@ from edgeproxy.config import Limits, Origin
 from edgeproxy.ledger import Counter
 from edgeproxy.proxy.deadlines import Deadlines
 from edgeproxy.proxy.errors import OriginError, OriginTimeout, ProxyError
+from edgeproxy.proxy.tick import Tick
 from edgeproxy.proxy.upstream.address import Address
 from edgeproxy.proxy.upstream.attempt import Attempt
 from edgeproxy.proxy.upstream.connection import OriginConnection
@@ -30,10 +31,11 @@ Counters = memoryview
 class OriginPool:
     """The connections to one origin."""
 
-    def __init__(self, origin: Origin, limits: Limits, deadlines: Deadlines, counters: Counters) -> None:
+    def __init__(self, origin: Origin, limits: Limits, tick: Tick, deadlines: Deadlines, counters: Counters) -> None:
         """Connect to nothing yet. Raises OSError when the origin's CA file can't be read."""
         self.origin = origin
         self.limits = limits
+        self.tick = tick
         self._deadlines = deadlines
         self._counters = counters
         self._addresses = [Address(url, _tls(origin) if url.startswith("https:") else None) for url in origin.urls]

@@ -1,0 +1,161 @@
+"""A tick of the loop in three bursts: read what has come, do what it asks for, write what came of it.
+
+The loop alone would alternate: read one connection, run Python for it, write to it, read the next. Each system call
+leaves the processor's caches and branch predictors to the kernel, and an interpreter pays for that more than anything
+else does: 55 µs of CPU a hit done alternately, 35 µs in bursts (32 connections, one core). So a connection's data waits
+until all that are readable have been read, and what is written goes out when all of it is there; pieces for one
+connection go out in one call.
+
+Knows transports and when they are called; nothing of what is read or written.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+JOINED_BYTES = 64 * 1024
+"""Pieces up to this size in all are joined into one; copying less than that is cheaper than a longer system call."""
+
+
+class Reader(Protocol):
+    """A connection, as far as the tick knows it."""
+
+    transport: "Wire"
+
+    def received(self, data: bytes) -> None:
+        """Do what the data asks for."""
+
+
+class Tick:
+    """What waits for the present tick's second and third burst."""
+
+    def __init__(self) -> None:
+        """Wait for nothing yet."""
+        self._read: list[tuple[Reader, bytes]] = []
+        self._unsent: list[Wire] = []
+        self._scheduled = False
+
+    def read(self, reader: Reader, data: bytes) -> None:
+        """Have the data processed once everything readable is read."""
+        self._read.append((reader, data))
+        if not self._scheduled:
+            self._schedule()
+
+    def settle(self, reader: Reader) -> None:
+        """Process at once what a connection still has waiting: its end has come, and must not overtake its data."""
+        if self._read:
+            waiting = [data for other, data in self._read if other is reader]
+            self._read = [item for item in self._read if item[0] is not reader]
+            for data in waiting:
+                _process(reader, data)
+
+    def unsent(self, wire: "Wire") -> None:
+        """Have a connection's pieces written at the end of this tick."""
+        self._unsent.append(wire)
+        if not self._scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        read, self._read = self._read, []
+        for reader, data in read:
+            _process(reader, data)
+        while self._unsent:
+            unsent, self._unsent = self._unsent, []
+            for wire in unsent:
+                wire.flush()
+        self._scheduled = False
+        if self._read:
+            self._schedule()
+
+
+def _process(reader: Reader, data: bytes) -> None:
+    if reader.transport.given_up:
+        return
+    try:
+        reader.received(data)
+    except Exception as error:  # noqa: BLE001 what one connection trips over must not take the others of its tick along
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "a connection's data could not be processed", "exception": error})
+        reader.transport.abort()
+
+
+class Wire:
+    """A transport whose writes wait for the end of the tick; the rest goes straight through."""
+
+    __slots__ = ("_eof", "_out", "_tick", "_transport", "given_up", "pause_reading", "resume_reading", "unsent_bytes")
+
+    def __init__(self, tick: Tick, transport: asyncio.Transport) -> None:
+        """Write to a transport that has just been made."""
+        self._tick = tick
+        self._transport = transport
+        self._out: list[bytes] = []
+        self._eof = False
+        self.given_up = False
+        """Whether this side has closed the connection, or will when everything is sent: nothing more is read from
+        it."""
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+        self.unsent_bytes = transport.get_write_buffer_size
+
+    def write(self, data: bytes) -> None:
+        """Send a piece at the end of this tick."""
+        out = self._out
+        if not out and not self.given_up:
+            self._tick.unsent(self)
+        out.append(data)
+
+    def writelines(self, pieces: Sequence[bytes]) -> None:
+        """Send pieces at the end of this tick."""
+        if not self._out and not self.given_up:
+            self._tick.unsent(self)
+        self._out.extend(pieces)
+
+    def write_eof(self) -> None:
+        """Close the sending side once everything is sent."""
+        self._eof = True
+        if not self._out:
+            self.flush()
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        self.given_up = True
+        if not self._out:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once; what was not sent is dropped."""
+        self.given_up = True
+        self._out.clear()
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closed, or will be when everything is sent."""
+        return self.given_up or self._transport.is_closing()
+
+    def get_extra_info(self, name: str) -> object:
+        """What the transport knows of itself."""
+        return self._transport.get_extra_info(name)
+
+    def flush(self) -> None:
+        """Send what has been written; the tick's call."""
+        out = self._out
+        transport = self._transport
+        if out:
+            self._out = []
+            if transport.is_closing():
+                return
+            if len(out) == 1:
+                transport.write(out[0])
+            elif sum(map(len, out)) <= JOINED_BYTES:
+                transport.write(b"".join(out))
+            else:
+                transport.writelines(out)
+        if self._eof:
+            self._eof = False
+            transport.write_eof()
+        if self.given_up:
+            transport.close()
