@@ -6,13 +6,18 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench reference lock clean
+.PHONY: help setup run tools test lint format bench reference lock clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 ARGS ?=
 UPGRADE ?=
 PYTHON ?=
+
+# What each of them brings along through apt where it may: a command or a file, and the package that has it.
+NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so:libnginx-mod-http-lua
+TEST_TOOLS := redis-server:redis-server nginx:nginx $(NGINX_LUA) wrk:wrk logrotate:logrotate
+BENCH_TOOLS := nginx:nginx $(NGINX_LUA) varnishd:varnish wrk:wrk
 
 # Debian keeps nginx, redis-server and varnishd where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -30,8 +35,11 @@ $(INSTALLED): pyproject.toml requirements.lock scripts/setup.sh
 run: setup ## run the demo: an origin, the node in front of it, and curl lines to try
 	@exec $(BIN)/edgeproxy demo $(ARGS)
 
-test: setup ## run all tests (installs redis-server, nginx and logrotate through apt where it may)
-	@scripts/apt-install.sh redis-server:redis-server nginx:nginx logrotate:logrotate || echo "Tests that need what is missing are skipped." >&2
+tools: ## install what the tests run beside the node (redis-server, nginx, wrk, logrotate) through apt
+	@scripts/apt-install.sh $(TEST_TOOLS)
+
+test: setup ## run all tests (brings the tools along where it may)
+	@scripts/apt-install.sh $(TEST_TOOLS) || echo "Tests that need what is missing are skipped." >&2
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 lint: setup ## check style, formatting and types
@@ -43,8 +51,8 @@ format: setup ## put the code into the house format, imports sorted
 	$(BIN)/ruff check --select I --fix --quiet
 	$(BIN)/ruff format
 
-bench: setup ## measure edgeproxy beside nginx, Varnish and mitmproxy (installs them and wrk through apt where it may)
-	@scripts/apt-install.sh nginx:nginx /usr/lib/nginx/modules/ngx_http_lua_module.so:libnginx-mod-http-lua varnishd:varnish wrk:wrk
+bench: setup ## measure edgeproxy beside nginx, Varnish and mitmproxy (brings them along where it may)
+	@scripts/apt-install.sh $(BENCH_TOOLS)
 	@exec $(BIN)/python -m bench $(ARGS)
 
 reference: setup ## write docs/configuration.md and conf/edgeproxy.toml from the configuration's types
