@@ -30,6 +30,7 @@ class Load:
     failed: int  # answers that were not 2xx or 3xx, and connections that broke
     timed_out: int
     latency_ms: dict[str, float]
+    asked_rate: float = 0.0  # requests a second that were due; 0 for a load that sends as fast as it gets answers
 
     @property
     def rate(self) -> float:

@@ -21,6 +21,7 @@ class Round:
     requests: int
     seconds: float
     rate: float  # answered requests per second
+    asked_rate: float  # requests per second that were due; 0 if there was no schedule
     bytes_per_s: float
     failed: int
     timed_out: int
@@ -73,6 +74,7 @@ class Watch:
             requests=got.requests,
             seconds=got.seconds,
             rate=got.rate,
+            asked_rate=got.asked_rate,
             bytes_per_s=got.bytes / got.seconds,
             failed=got.failed,
             timed_out=got.timed_out,

@@ -11,7 +11,7 @@ from typing import Any
 from bench.runner import Outcome
 from bench.scenarios import Latency, Scenario, Stream
 from bench.servers import SERVERS
-from bench.summary import MIB, QUIET, Limit, Summaries, Summary, Target, ratio, summaries, targets
+from bench.summary import MIB, Limit, Summaries, Summary, Target, ratio, summaries, targets
 
 NOTHING = "-"
 LAGGING_MS = 0.5  # a generator later than this tells of itself, not of the server
@@ -112,9 +112,15 @@ def _notes(outcome: Outcome, found: Summaries) -> list[str]:
             notes.append(f"{where}: the load's core was full, the server's was not: requests/s are the load's limit")
         if s.latency_ms.get("lag_p99", 0.0) > LAGGING_MS:
             notes.append(f"{where}: the load generator itself was late: its latencies are not the server's alone")
-        if s.foreign > QUIET or s.stolen > QUIET:
-            taken = f"{s.foreign:.0%} of it went to others, {s.stolen:.0%} was stolen"
-            notes.append(f"{where}: not alone on the server's core: {taken}")
+        if s.fell_behind:
+            notes.append(f"{where}: did not keep up: {s.rate:,.0f} of {s.asked_rate:,.0f} requests/s were answered")
+    if crowded := [s for s in found.values() if not s.alone]:
+        worst = max(crowded, key=lambda s: s.foreign + s.stolen)
+        notes.append(
+            f"THE MACHINE WAS NOT QUIET: in {len(crowded)} of {len(found)} rows others had a part of the server's "
+            f"core, at most {worst.foreign:.0%} and {worst.stolen:.0%} stolen ({worst.server}, {worst.scenario}). "
+            "Figures and verdicts are worth little."
+        )
     return notes
 
 

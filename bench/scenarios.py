@@ -92,7 +92,15 @@ class Latency(Scenario):
             told = json.loads(done.stdout)
             latency = {name: told[name] for name in ("p50", "p90", "p99", "p99.9", "max", "lag_p99")}
             size = told["requests"] * SIZES["785"]
-            return Load(told["requests"], told["seconds"], size, told["failed"], told["unanswered"], latency)
+            return Load(
+                requests=told["requests"],
+                seconds=told["seconds"],
+                bytes=size,
+                failed=told["failed"],
+                timed_out=told["unanswered"],
+                latency_ms=latency,
+                asked_rate=told["asked_rate"],
+            )
 
         return watch.round(self.name, load, in_flight=settings.connections)
 

@@ -15,6 +15,7 @@ from bench.memory import growth
 
 FULL = 0.95  # of a core: an idle loop that wakes up once per batch can't fill the rest
 QUIET = 0.05  # of the server's core: what others may take before figures are doubted
+KEEPING_UP = 0.97
 MIB = 1024 * 1024
 
 
@@ -34,6 +35,7 @@ class Summary:
     server: str
     rounds: int
     rate: float
+    asked_rate: float
     rate_low: float
     rate_high: float
     bytes_per_s: float
@@ -52,6 +54,16 @@ class Summary:
     log_lag_s: float  # largest
     rss_peak: int | None  # largest
     memory_growth: int | None  # largest
+
+    @property
+    def fell_behind(self) -> bool:
+        """Whether requests came faster than they were answered; latencies then say how long the round was."""
+        return self.rate < KEEPING_UP * self.asked_rate
+
+    @property
+    def alone(self) -> bool:
+        """Whether the server had its core to itself."""
+        return self.foreign <= QUIET and self.stolen <= QUIET
 
     @property
     def limit(self) -> Limit:
@@ -73,6 +85,7 @@ def summarize(rounds: Sequence[Round]) -> Summary:
         server=rounds[0].server,
         rounds=len(rounds),
         rate=median("rate"),
+        asked_rate=median("asked_rate"),
         rate_low=min(rates),
         rate_high=max(rates),
         bytes_per_s=median("bytes_per_s"),
@@ -145,6 +158,8 @@ def _sound(ours: Summary) -> str:
         return f"; {ours.failed + ours.timed_out:,} requests failed"
     if ours.log_difference[0] < 0:
         return f"; {-ours.log_difference[0]:,} log lines missing"
+    if ours.fell_behind:
+        return f"; {ours.rate:,.0f} of {ours.asked_rate:,.0f} requests/s answered"
     return ""
 
 

@@ -10,6 +10,7 @@ PLAIN: dict[str, Any] = {
     "requests": 1000,
     "seconds": 1.0,
     "rate": 1000.0,
+    "asked_rate": 0.0,
     "bytes_per_s": 1e6,
     "failed": 0,
     "timed_out": 0,

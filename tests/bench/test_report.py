@@ -59,7 +59,7 @@ def test_what_makes_figures_doubtful_is_said() -> None:
         rounds=[
             a_round(server="nginx", server_busy=0.7, load_busy=1.0, foreign=0.2),
             a_round(failed=2, problems=["its log has -9 lines for 1,000 requests"]),
-            a_round(scenario="latency-hit", latency_ms=LATENCY | {"lag_p99": 3.0}),
+            a_round(scenario="latency-hit", latency_ms=LATENCY | {"lag_p99": 3.0}, asked_rate=1200.0),
         ],
         skipped={"varnish": "varnishd is not installed"},
         problems={"mitmproxy": ["two requests got the same trace id"]},
@@ -70,7 +70,8 @@ def test_what_makes_figures_doubtful_is_said() -> None:
     assert "edgeproxy, hit: its log has -9 lines" in notes
     assert "edgeproxy, hit: 2 failed" in notes
     assert "nginx, hit: the load's core was full" in notes
-    assert "nginx, hit: not alone on the server's core: 20%" in notes
+    assert "in 1 of 3 rows others had a part of the server's core, at most 20% and 0% stolen (nginx, hit)" in notes
+    assert "edgeproxy, latency-hit: did not keep up: 1,000 of 1,200 requests/s" in notes
     assert "edgeproxy, latency-hit: the load generator itself was late" in notes
 
 

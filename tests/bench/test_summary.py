@@ -90,6 +90,12 @@ def test_p99_may_be_twice_that_of_nginx(p99: float, verdict: Verdict) -> None:
     assert verdict_of("p99 of hits", *rounds) is verdict
 
 
+def test_a_rate_that_was_not_kept_up_with_meets_no_target() -> None:
+    peer = a_round(scenario="latency-hit", latency_ms={"p99": 4.0}, server="nginx")
+    ours = a_round(scenario="latency-hit", latency_ms={"p99": 2.0}, asked_rate=2000.0)
+    assert verdict_of("p99 of hits", ours, peer) is Verdict.FAIL
+
+
 @pytest.mark.parametrize(("peak", "verdict"), [(60_000_000, Verdict.PASS), (60_000_001, Verdict.FAIL)])
 def test_memory_may_grow_by_ten_megabytes(peak: int, verdict: Verdict) -> None:
     memory = {"rss_before": 50_000_000, "rss_peak": peak, "pss_before": 1, "pss_peak": 1}
