@@ -51,6 +51,8 @@ class OriginConnection(asyncio.Protocol):
         self._lines: FieldLines = []
         self._names: Names = {}
         self._head_bytes = 0
+        self._unparsed = 0
+        """Reads of this tick that are still to be parsed."""
         self._trailers: FieldLines | None = None
         self._reusable = False
 
@@ -61,6 +63,11 @@ class OriginConnection(asyncio.Protocol):
         self.fetch = fetch
         self._head_bytes = 0
         self.deadline = NEVER
+
+    @property
+    def answering(self) -> bool:
+        """Whether the origin has begun a head that is not whole."""
+        return self._in_head
 
     def send(self, data: bytes) -> None:
         """Send a piece of the request."""
@@ -100,14 +107,17 @@ class OriginConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Leave the data to the tick's second burst."""
+        if self.fetch is None:
+            # An origin that speaks unasked can't be trusted with the next request, which may come in this very tick.
+            self.pool.withdraw(self)
+            self.transport.abort()
+            return
+        self._unparsed += 1
         self._tick.read(self, data)
 
     def received(self, data: bytes) -> None:
         """Parse; pieces go to the fetch from within `feed_data`."""
-        fetch = self.fetch
-        if fetch is None:
-            self.transport.abort()  # an origin that speaks unasked can't be trusted with the next request
-            return
+        self._unparsed -= 1
         if self._waiting_for == "read_timeout" and not self._reading_paused:
             self.deadline = time.monotonic() + self.pool.origin.read_timeout
         try:
@@ -121,8 +131,10 @@ class OriginConnection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._malformed(error)
         if self.fetch is None:
-            # Only now: bytes behind the response, in the same read, would have been taken for the next fetch's.
-            if self._reusable and not self.lost:
+            # Only now: bytes behind the response, in the same tick, would have been taken for the next fetch's.
+            if self._unparsed:
+                self.drop()
+            elif self._reusable and not self.lost:
                 self._reusable = False
                 self.pool.release(self)
         elif self._in_head:
@@ -167,6 +179,7 @@ class OriginConnection(asyncio.Protocol):
         """The origin owed something for too long, or nobody has used this connection for long enough."""
         del now
         if self.fetch is None:
+            self.pool.withdraw(self)
             self.drop()
             return
         seconds = getattr(self.pool.origin, self._waiting_for)

@@ -64,6 +64,8 @@ class Fetch:
         self._tried: list[Address] = []
         self._sent = 0.0
         self._first_byte = 0.0
+        self._heard = False
+        """Whether anything of an answer came before the response's head was whole."""
         self._body = exchange.held
         self._body_sent = False
         self._timer: asyncio.TimerHandle | None = None
@@ -186,6 +188,7 @@ class Fetch:
 
     def on_interim(self, status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
         """The origin sent a 1xx response."""
+        self._heard = True
         self.pipeline.origin_interim(self, status, reason, lines, names)
 
     def on_head(self, status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
@@ -209,6 +212,8 @@ class Fetch:
 
     def on_failure(self, error: ProxyError) -> None:
         """This attempt failed; another one may not."""
+        if self._connection is not None and self._connection.answering:
+            self._heard = True
         self._connection = None
         attempt = self.attempt
         attempt.error = error
@@ -223,7 +228,7 @@ class Fetch:
         self.pipeline.origin_failed(self, error)
 
     def _may_retry(self, error: ProxyError, *, sent: bool) -> bool:
-        if self.exchange.response_started or self._first_byte:
+        if self._heard or self._first_byte:
             return False
         if not sent:
             # Nothing has reached any origin: every url gets its chance.

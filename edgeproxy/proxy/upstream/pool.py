@@ -82,10 +82,14 @@ class OriginPool:
         """A connection is closed."""
         self._deadlines.watched.discard(connection)
         self._open -= 1
+        self.withdraw(connection)
+        self._connect_waiting()
+
+    def withdraw(self, connection: OriginConnection) -> None:
+        """An idle connection is not to be used any more."""
         if connection in connection.address.idle:
             connection.address.idle.remove(connection)
             self._idle -= 1
-        self._connect_waiting()
 
     def close(self) -> None:
         """Close what is idle and give up what is connecting."""
