@@ -86,13 +86,24 @@ def _process(reader: Reader, data: bytes) -> None:
 class Wire:
     """A transport whose writes wait for the end of the tick; the rest goes straight through."""
 
-    __slots__ = ("_eof", "_out", "_tick", "_transport", "given_up", "pause_reading", "resume_reading", "unsent_bytes")
+    __slots__ = (
+        "_eof",
+        "_out",
+        "_out_bytes",
+        "_tick",
+        "_transport",
+        "given_up",
+        "pause_reading",
+        "resume_reading",
+        "unsent_bytes",
+    )
 
     def __init__(self, tick: Tick, transport: asyncio.Transport) -> None:
         """Write to a transport that has just been made."""
         self._tick = tick
         self._transport = transport
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._eof = False
         self.given_up = False
         """Whether this side has closed the connection, or will when everything is sent: nothing more is read from
@@ -107,12 +118,18 @@ class Wire:
         if not out and not self.given_up:
             self._tick.unsent(self)
         out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes > JOINED_BYTES:
+            self.flush()  # a client that pipelines must not have all its answers wait in memory
 
     def writelines(self, pieces: Sequence[bytes]) -> None:
         """Send pieces at the end of this tick."""
         if not self._out and not self.given_up:
             self._tick.unsent(self)
         self._out.extend(pieces)
+        self._out_bytes += sum(map(len, pieces))
+        if self._out_bytes > JOINED_BYTES:
+            self.flush()
 
     def write_eof(self) -> None:
         """Close the sending side once everything is sent."""
@@ -145,12 +162,14 @@ class Wire:
         out = self._out
         transport = self._transport
         if out:
+            size = self._out_bytes
             self._out = []
+            self._out_bytes = 0
             if transport.is_closing():
                 return
             if len(out) == 1:
                 transport.write(out[0])
-            elif sum(map(len, out)) <= JOINED_BYTES:
+            elif size <= JOINED_BYTES:
                 transport.write(b"".join(out))
             else:
                 transport.writelines(out)

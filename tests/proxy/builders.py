@@ -1,5 +1,6 @@
 """Exchanges, attempts and configurations for tests of the proxy's pure parts: one builder for all of them."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 from edgeproxy.config import Config, Origin, Route
@@ -8,6 +9,7 @@ from edgeproxy.proxy.fields import FieldLines, fold
 from edgeproxy.proxy.http1 import ClientConnection
 from edgeproxy.proxy.pipeline import Pipeline
 from edgeproxy.proxy.routing import Target
+from edgeproxy.proxy.tick import Tick
 from edgeproxy.tracing import IdSource, SamplerKind, Tracer
 
 NOW_NS = 1_750_000_000_123_456_789
@@ -16,7 +18,7 @@ HOST = (b"Host", b"edge.test")
 
 def a_client(address: str = "192.0.2.7") -> ClientConnection:
     """A client's connection that nothing is ever written to."""
-    client = ClientConnection(cast("Pipeline", None))
+    client = ClientConnection(cast("Pipeline", SimpleNamespace(tick=Tick())))
     client.address = address
     client.address_json = f'"{address}"'
     return client
