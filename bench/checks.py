@@ -22,6 +22,9 @@ TIMES = 5
 def problems(server: Server, origin: Origin) -> list[str]:
     """Everything that this server, freshly started, does not do as it should, in words."""
     log = AccessLog(server.access_log)
+    log.reached(1)  # its start was seen by a request
+    log.settle()
+    log.empty()
     ids: list[str] = []
     found: list[str] = []
     for look in (_bodies, _caching, _context):

@@ -100,6 +100,8 @@ def _sample(scenario: Scenario, server: Server, folder: Path, tool: str, *, nati
     after = _times(server)
     if spy.returncode:
         raise BenchError(f"py-spy failed:\n{spy.stderr.strip()}")
+    if not got.requests:
+        raise BenchError(f"no request was answered; {server.ended() or 'the server runs'}")
     shares = [
         [
             role,

@@ -5,6 +5,7 @@ scenarios.
 """
 
 import contextlib
+import http.client
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import ClassVar, Self
 from bench import machine
 from bench.errors import BenchError
 from bench.process import Program, accepts, free_port
+from bench.transfer import get
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -105,10 +107,18 @@ class Server(ABC):
         try:
             self.launch()
             self._programs[0].wait_ready(lambda: accepts(self.port))
+            self._answer_once()
         except BaseException:
             self.stop()
             raise
         return self
+
+    def _answer_once(self) -> None:
+        """A listening socket is not yet a server: edgeproxy's supervisor listens before its worker is there."""
+        try:
+            get(self.port, "/echo")
+        except (OSError, http.client.HTTPException) as error:
+            raise BenchError(f"{self.name} listens but does not answer: {error!r}; {self.ended()}") from error
 
     def __exit__(self, *_: object) -> None:
         self.stop()

@@ -25,7 +25,7 @@ class Origin(Server):
     def __init__(self, work: Path, core: int) -> None:
         super().__init__(Site(work, work, core, 0))
         self._nginx = find_tool("nginx", "apt-get install nginx")
-        self._asked = 0
+        self._asked = 1  # at its start
 
     def launch(self) -> None:
         files = self.folder / "files"
