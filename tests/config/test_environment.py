@@ -128,7 +128,7 @@ def test_sampler_and_argument_win_over_the_file(environ: dict[str, str], expecte
 
 
 @pytest.mark.parametrize(
-    "text", ["1.1", "-0.1", "-0", "nan", "inf", "1_0", "0,5", "half", "10%", "0x1", "1e999", "\u0660"]
+    "text", ["1.1", "-0.1", "-0", "nan", "inf", "1_0", "0.0_1", "0,5", "half", "10%", "0x1", "1e999", "\u0660"]
 )
 def test_an_argument_that_is_no_share_is_refused(text: str) -> None:
     (problem,) = refused(OTEL_TRACES_SAMPLER_ARG=text)
