@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 _METHOD = re.compile(rb"(?:\r\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]")
-"""What a method begins with. It may come a byte at a time, and llhttp stops at the first one that fits no method: how it
-goes on can't be waited for."""
+"""What a method begins with. It may come a byte at a time, and llhttp stops at the first that fits no method: the rest
+can't be waited for."""
 _OTHER_VERSIONS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})
 """What llhttp says to a version other than 0.9, 1.0, 1.1 and 2.0, and to the preface of HTTP/2."""
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE)
