@@ -28,6 +28,7 @@ from edgeproxy.proxy.errors import ClientGone, ClientTimeout, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, render
 from edgeproxy.proxy.tick import Wire
+from edgeproxy.proxy.upgrade import parser_behind
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.pipeline import Pipeline
@@ -121,8 +122,8 @@ class ClientConnection(asyncio.Protocol):
                 break
             except httptools.HttpParserUpgrade as upgrade:
                 # llhttp stops at a request with Upgrade. Where that is served all the same (h2c, which a server may
-                # ignore), the requests behind it go on here.
-                self._parser = httptools.HttpRequestParser(self)
+                # ignore), its body and the requests behind it go on here.
+                self._parser = parser_behind(self, self._incoming)
                 data = data[upgrade.args[0] :]
             except httptools.HttpParserCallbackError as error:
                 self._stopped(error)
@@ -266,6 +267,8 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._incoming
         if exchange is None:
             return
+        if exchange.has_body and self._parser.should_upgrade():
+            return  # only the head is
         self._incoming = None
         if not exchange.keep_alive:
             self._deaf = True
