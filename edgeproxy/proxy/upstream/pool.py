@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from edgeproxy.config import Limits, Origin
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.upstream.fetch import Fetch
 
 Counters = memoryview
+Endpoint = tuple[int, tuple[object, ...]]
+"""A family and what `connect` takes there."""
 
 
 class OriginPool:
@@ -176,23 +178,21 @@ class OriginPool:
             raise OriginError("origin_dns_error", f"the name {address.host} can't be resolved") from error
         except ssl.SSLError as error:
             raise OriginError("origin_tls_error", f"no TLS session could be made with {address.text}") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter from names that no resolver could be asked for
             raise OriginError("origin_connect_error", f"{address.text} could not be connected to") from error
 
     async def _dial(self, address: Address, attempt: Attempt) -> OriginConnection:
         loop = asyncio.get_running_loop()
         started = time.monotonic()
-        family, endpoint = await _resolve(loop, address)
+        endpoints = await _resolve(loop, address)
         resolved = time.monotonic()
         if not _is_literal(address.host):
             attempt.dns_s = resolved - started
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = await _connect_first(loop, endpoints)
+        connected = time.monotonic()
+        attempt.connect_s = connected - resolved
+        hostname = address.host if address.tls else None
         try:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, endpoint)
-            connected = time.monotonic()
-            attempt.connect_s = connected - resolved
-            hostname = address.host if address.tls else None
             _, connection = await loop.create_connection(
                 lambda: OriginConnection(self, address), sock=sock, ssl=address.tls, server_hostname=hostname
             )
@@ -216,10 +216,28 @@ def _is_literal(host: str) -> bool:
     return True
 
 
-async def _resolve(loop: asyncio.AbstractEventLoop, address: Address) -> tuple[int, tuple[object, ...]]:
+async def _resolve(loop: asyncio.AbstractEventLoop, address: Address) -> list[Endpoint]:
     if _is_literal(address.host):
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        return family, (address.host, address.port)
+        return [(family, (address.host, address.port))]
     found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    family, _, _, _, endpoint = found[0]
-    return family, endpoint
+    return [(family, endpoint) for family, _, _, _, endpoint in found]
+
+
+async def _connect_first(loop: asyncio.AbstractEventLoop, endpoints: Sequence[Endpoint]) -> socket.socket:
+    """A connection to the first of a name's addresses that takes one: `localhost` may be ::1 and nobody there."""
+    refused: OSError | None = None
+    for family, endpoint in endpoints:
+        sock = None
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, endpoint)
+            return sock
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if not isinstance(error, OSError):
+                raise
+            refused = error
+    raise refused or OSError("the name has no address")
