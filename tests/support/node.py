@@ -74,6 +74,7 @@ class Node:
             "listen": {"http": "127.0.0.1:0"},
             "log": {"access": str(self.access_log)},
             "admin": {"listen": "127.0.0.1:0"},
+            "limits": {"drain_timeout": 5},
         }
         for name, table in tables.items():
             self._tables.setdefault(name, {}).update(table)
