@@ -149,14 +149,17 @@ class AppendSink:
 
 
 def _append_whole(target: Target, data: bytes) -> bool:
-    # Someone who died while writing left a torn line: this one gets a line of its own.
-    if target.is_torn(target.size()):
-        data = b"\n" + data
-    written = os.write(target.fd, data)
-    if written == len(data):
-        return True
-    # The disk is full. The piece is taken back at once, unless another writer has appended behind it.
-    end = os.lseek(target.fd, 0, os.SEEK_CUR)
-    if target.size() == end:
-        os.ftruncate(target.fd, end - written)
-    return False
+    try:
+        # Someone who died while writing left a torn line: this one gets a line of its own.
+        if target.begin():
+            data = b"\n" + data
+        written = os.write(target.fd, data)
+        if written == len(data):
+            return True
+        # The disk is full. The piece is taken back at once, unless another writer has appended behind it.
+        end = os.lseek(target.fd, 0, os.SEEK_CUR)
+        if target.lock_alone() and target.size() == end:
+            os.ftruncate(target.fd, end - written)
+        return False
+    finally:
+        target.end()

@@ -4,10 +4,13 @@ What scribe and workers share when they open it. A stream never blocks its write
 worker's may hang on a reader that does not read. Knows bytes and descriptors, nothing of records.
 """
 
+import contextlib
+import fcntl
 import os
 import select
 import socket
 import stat
+import time
 from collections.abc import Buffer, Callable, Sequence
 from typing import Self
 
@@ -16,6 +19,7 @@ _STDOUT_FD = 1
 _STDOUT_LINK = f"/proc/self/fd/{_STDOUT_FD}"
 _FLAGS = os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _MODE = 0o640
+_LOOK_S = 0.002
 
 
 class Target:
@@ -46,6 +50,11 @@ class Target:
         return cls(fd, _write_pieces, os.fstat(fd), is_file=not is_stream)
 
     @classmethod
+    def of(cls, fd: int) -> Self:
+        """Take over a descriptor of a regular file, open for reading and appending."""
+        return cls(fd, _write_pieces, os.fstat(fd), is_file=True)
+
+    @classmethod
     def _stdout(cls) -> Self:
         status = os.fstat(_STDOUT_FD)
         if stat.S_ISSOCK(status.st_mode):
@@ -70,8 +79,44 @@ class Target:
         """Return the file's size now, in bytes."""
         return os.fstat(self.fd).st_size
 
-    def is_torn(self, size: int) -> bool:
-        """Whether a file of `size` bytes ends in the middle of a line."""
+    def begin(self) -> bool:
+        """Announce a write to a file; `end` must follow. True when the file ends in a line that is torn for good.
+
+        A write that is under way shows piece by piece, so the file may seem to end anywhere. Who writes therefore
+        holds a shared lock, and who gets the lock alone sees the file at rest. The lock only ever serves for that look:
+        it is not waited for, and a write without it (someone is looking) is as good as one with it.
+        """
+        self._lock(fcntl.LOCK_SH)
+        if not self._seems_torn():
+            return False
+        if self.lock_alone():
+            return self._seems_torn()
+        self._lock(fcntl.LOCK_SH)
+        return False
+
+    def lock_alone(self, patience_s: float = 0.0) -> bool:
+        """See to it that nobody is in the middle of a write until `end`; False when someone keeps being."""
+        deadline = time.monotonic() + patience_s
+        while not self._lock(fcntl.LOCK_EX):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_S)
+        return True
+
+    def end(self) -> None:
+        """The write is over, or was given up."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def _lock(self, kind: int) -> bool:
+        try:
+            fcntl.flock(self.fd, kind | fcntl.LOCK_NB)
+        except OSError:  # held by another, or a file system without locks
+            return False
+        return True
+
+    def _seems_torn(self) -> bool:
+        size = self.size()
         return size > 0 and os.pread(self.fd, 1, size - 1) != b"\n"
 
     def has_moved(self, path: str) -> bool:

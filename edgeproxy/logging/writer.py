@@ -32,6 +32,8 @@ BATCH_BYTES = 8 * 1024 * 1024
 RENDER_BYTES = 512 * 1024
 """The same where each line is rendered anew."""
 STREAM_BYTES = 256 * 1024
+SETTLE_PATIENCE_S = 0.2
+"""How long settling waits for workers that are in the middle of appending a line."""
 
 
 class AccessLog:
@@ -100,18 +102,17 @@ class AccessLog:
             self._settle(ledger, batch)
         if not ledger.fill:
             return
-        size = target.size()
-        if target.is_torn(size):
-            # A worker died while it wrote a line of its own. What is whole must not be glued to it.
-            os.write(target.fd, b"\n")
-            size += 1
         pieces = ledger.pending(BATCH_BYTES if self._render is None else RENDER_BYTES)
         try:
             output = pieces if self._render is None else [b"".join(self._rendered(b"".join(pieces)))]
             taken = sum(map(len, pieces))
-            ledger.begin_batch(target.inode, size, taken)
+            if target.begin():
+                # A worker died while it wrote a line of its own. What is whole must not be glued to it.
+                os.write(target.fd, b"\n")
+            ledger.begin_batch(target.inode, target.size(), taken)
             is_done = os.writev(target.fd, output) == sum(map(len, output))
         finally:
+            target.end()
             # An error's traceback would hold them, and with them the mapping.
             for piece in pieces:
                 piece.release()
@@ -121,15 +122,14 @@ class AccessLog:
             self._settle(ledger, batch)
 
     def _settle(self, ledger: LedgerReader, batch: Batch) -> None:
-        """Find out what of a batch stands in its file and take that out of the ring; the rest is as if it was never
-        begun.
-        """
-        fd = self._find(batch.inode)
-        if fd is not None:
+        """Find out what of a batch stands in its file and take that out of the ring; the rest is as if never begun."""
+        file = self._find(batch.inode)
+        if file is not None:
             try:
-                self._settle_in(fd, ledger, batch)
+                file.lock_alone(SETTLE_PATIENCE_S)
+                self._settle_in(file.fd, ledger, batch)
             finally:
-                os.close(fd)
+                file.close()
         ledger.end_batch()
 
     def _settle_in(self, fd: int, ledger: LedgerReader, batch: Batch) -> None:
@@ -143,7 +143,7 @@ class AccessLog:
                 rest = rest[os.write(fd, rest) :]
             ledger.advance(len(lines[done]))
 
-    def _find(self, inode: int) -> int | None:
+    def _find(self, inode: int) -> Target | None:
         """Open the file with that inode: at the log's path, or renamed beside it."""
         path = Path(self.path).resolve()
         names = [path]
@@ -154,7 +154,7 @@ class AccessLog:
                 # Not the directory entry's own inode number: on overlayfs that is another.
                 status = name.lstat()
                 if status.st_ino == inode and stat.S_ISREG(status.st_mode):
-                    return os.open(name, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+                    return Target.of(os.open(name, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
         return None
 
     def _rendered(self, data: bytes) -> list[bytes]:

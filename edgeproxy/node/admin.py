@@ -24,14 +24,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from edgeproxy.config import split_address
 from edgeproxy.node.drain import Drain
 from edgeproxy.node.errors import NodeError
 from edgeproxy.node.metrics import Metrics
+from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.status import read_status
 
-ADDRESS_FILE = "admin.addr"
-"""In the runtime directory: the address as bound, one line."""
-RETRY_S = 5.0
+RETRY_S = 2.0
 _JSON = "application/json"
 
 _log = structlog.get_logger()
@@ -80,7 +80,7 @@ class Admin:
     def __init__(self, listen: str, runtime_dir: Path, drain: Drain) -> None:
         """Prepare to listen on `listen` ("host:port"); nothing is bound yet."""
         self._listen = listen
-        self._address_file = runtime_dir / ADDRESS_FILE
+        self._address_file = RuntimeDir(runtime_dir).admin_address
         self._app = build_app(runtime_dir, drain)
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -133,9 +133,8 @@ class Admin:
 
 
 def _listening(listen: str) -> socket.socket:
-    host, _, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    host, port = split_address(listen)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -164,6 +164,21 @@ def _values(worker: int, family: Family, word: str) -> list[str]:
     return [str(worker), word] if family.label else [str(worker)]
 
 
+def markdown_table() -> str:
+    """Render the metrics as docs/metrics.md shows them."""
+    rows = [(f"{family.name}_total", "counter", _labels(family), family.meaning) for family in COUNTERS]
+    rows += [(family.name, "gauge", _labels(family), family.meaning) for family in GAUGES]
+    rows += [(name, "gauge", ["worker"], meaning) for name, meaning in LEDGER_GAUGES.items()]
+    for name, meaning in NODE.items():
+        labels = ["version"] if name == "build_info" else []
+        rows.append((name, "counter" if name.endswith("_total") else "gauge", labels, meaning))
+    lines = [
+        f"| `{_name(name)}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {meaning} |"
+        for name, kind, labels, meaning in rows
+    ]
+    return "\n".join(["| metric | type | labels | meaning |", "| --- | --- | --- | --- |", *lines]) + "\n"
+
+
 class Metrics:
     """The metrics of a node, for the admin API."""
 

@@ -167,6 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runtime-dir", type=Path, required=True)
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets a byte once the scribe works")
     options = parser.parse_args(arguments)
+    # A rotation while this process is still starting is no news: it has opened nothing yet.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     config = Config.from_json(options.config.read_bytes())
     configure(config.log.level, process="scribe", pid=os.getpid())
     if _lock(options.runtime_dir) is None:

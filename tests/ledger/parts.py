@@ -79,6 +79,14 @@ def prefix(seq: int, worker: int = 0, **changes: Any) -> bytes:
     return line[: line.index(end) + len(end)]
 
 
+def templates(worker: int) -> tuple[bytes, bytes]:
+    """`prefix` and `record` with `%(seq)d` and its like for the seq: a worker that only writes must be quick."""
+    wild = {"trace_id": "%(seq)032x", "span_id": f"{worker:04x}%(seq)012x", "request_id": "%(seq)d", "path": "/%(seq)d"}
+    line = record(0, worker, **wild).replace(b'"seq":0,', b'"seq":%(seq)d,')
+    end = b'"protocol":"HTTP/1.1",'
+    return line[: line.index(end) + len(end)], line
+
+
 def lines_of(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True) if path.exists() else []
 
@@ -99,11 +107,13 @@ def feed(options: argparse.Namespace) -> None:
     if options.log:
         ledger.overflow = AppendSink(str(options.log), options.format).append
     pace = random.Random(options.worker)
+    text, line = templates(options.worker)
     seq = 0
     print("ready", flush=True)
     while seq < options.lines:
         for _ in range(min(pace.randrange(1, 400), options.lines - seq)):
-            ledger.publish(ledger.open(seq, prefix(seq, options.worker)), record(seq, options.worker))
+            values = {b"seq": seq}
+            ledger.publish(ledger.open(seq, text % values), line % values)
             seq += 1
         if options.pause_s:
             time.sleep(options.pause_s)
@@ -136,6 +146,10 @@ class Feeder:
     def wait_done(self) -> None:
         assert self._says() == "done\n"
 
+    def wait(self) -> None:
+        """Wait until it has ended by itself."""
+        assert self.popen.wait(PATIENCE_S) == 0
+
     def kill(self) -> None:
         self.popen.kill()
         self.popen.wait()
@@ -153,6 +167,12 @@ def feeder(directory: Path, **options: Any) -> Iterator[Feeder]:
         yield one
     finally:
         one.close()
+
+
+def feed_all(directory: Path, lines: int, **options: Any) -> None:
+    """Run a worker that publishes so many lines and ends."""
+    with feeder(directory, lines=lines, **options) as one:
+        one.wait()
 
 
 # The scribe process.
@@ -244,7 +264,7 @@ def _main() -> None:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--worker", type=int, default=0)
     parser.add_argument("--lines", type=int, default=0)
-    parser.add_argument("--ring", type=int, default=1024 * 1024)
+    parser.add_argument("--ring", type=int, default=16 * 1024 * 1024)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--format", default="json")
     parser.add_argument("--leave-open", type=int, default=0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.ledger import FIELDS, Stage
 from edgeproxy.ledger.record import known_fields, lost_line, markdown_table, seq_of
-from tests.ledger.parts import ROOT, prefix, record
+from tests.ledger.parts import ROOT, prefix, record, templates
 
 NAMES = [field.name for field in FIELDS]
 TS = datetime(2026, 3, 4, 5, 6, 7, 89012, tzinfo=UTC)
@@ -87,3 +87,9 @@ def test_every_field_has_its_sentence() -> None:
         assert re.fullmatch(r"(string|number|boolean|array|object)( or null)?", field.kind), field
         assert field.meaning.endswith("."), field
         assert (Path(ROOT) / "docs").is_dir()
+
+
+def test_the_quick_worker_of_these_tests_writes_the_same_records() -> None:
+    text, line = templates(3)
+    assert line % {b"seq": 77} == record(77, 3)
+    assert text % {b"seq": 77} == prefix(77, 3)
