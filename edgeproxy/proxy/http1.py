@@ -547,9 +547,12 @@ class ClientConnection(asyncio.Protocol):
         self.transport.resume_reading()
 
     def _give_up(self, error: ProxyError) -> None:
-        exchange, self._active = self._active, None
+        under_way = [*([self._active] if self._active else []), *self._queue]
+        self._active = self._incoming = None
+        self._queue.clear()
+        self._deaf = True
         self.transport.abort()
-        if exchange is not None:
+        for exchange in under_way:
             self.pipeline.client_gone(exchange, error)
 
 
