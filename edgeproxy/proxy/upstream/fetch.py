@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.cache import Filling
 from edgeproxy.ledger import Counter, Stage
 from edgeproxy.proxy import forwarding
+from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.errors import OriginTimeout, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, Names, render
@@ -185,6 +186,8 @@ class Fetch:
             exchange.client.resume_body()
         elif self.phase is Phase.AWAITING and self._connection is not None:
             self._connection.expect("first_byte_timeout", self.pool.origin.first_byte_timeout)
+        if self.phase is Phase.RECEIVING and self._connection is not None:
+            self._connection.expect("read_timeout", self.pool.origin.read_timeout)
 
     def on_interim(self, status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
         """The origin sent a 1xx response."""
@@ -239,6 +242,8 @@ class Fetch:
 
     def _send_body(self, connection: OriginConnection, data: bytes) -> None:
         self._body_sent = True
+        if self.phase is Phase.SENDING and connection.writable:
+            connection.deadline = NEVER  # what was awaited was an answer to Expect; now it is the client's turn
         if b"transfer-encoding" in self.exchange.names:
             connection.send(b"%x\r\n%b\r\n" % (len(data), data))
         else:
