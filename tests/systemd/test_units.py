@@ -60,6 +60,14 @@ def test_it_reports_ready_by_itself_and_reloads_by_signal(service: dict[str, lis
     assert float(service["WatchdogSec"][0]) >= 10
 
 
+def test_a_wrong_configuration_is_not_tried_again_and_again(service: dict[str, list[str]], tmp_path: Path) -> None:
+    wrong = tmp_path / "edgeproxy.toml"
+    wrong.write_text("nonsense = 1\n", encoding="utf-8")
+    run = [sys.executable, "-m", "edgeproxy", "run", "-c", str(wrong)]
+    ended = subprocess.run(run, capture_output=True, check=False, timeout=60)
+    assert service["RestartPreventExitStatus"] == [str(ended.returncode)]
+
+
 def test_the_toggles_file_is_the_one_that_the_node_watches(service: dict[str, list[str]]) -> None:
     assert service["EnvironmentFile"] == ["-/etc/edgeproxy/edgeproxy.env"]
     assert "EDGEPROXY_ENV_FILE=/etc/edgeproxy/edgeproxy.env" in service["Environment"]
