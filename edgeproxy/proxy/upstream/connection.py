@@ -46,6 +46,7 @@ class OriginConnection(asyncio.Protocol):
         self._waiting_for = ""
         self._in_head = False
         self._until_close = False
+        self._ended = False
         self._reading_paused = False
         self._reason = b""
         self._lines: FieldLines = []
@@ -144,6 +145,12 @@ class OriginConnection(asyncio.Protocol):
                     OriginError("origin_head_too_large", f"the head of {self.address.text}'s response is too large")
                 )
 
+    def eof_received(self) -> None:
+        """The origin ended its side in order. Over TLS that takes its word (close_notify): else anyone on the way could
+        end a response.
+        """
+        self._ended = True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The origin closed; the end of a response only where the response says so."""
         self._tick.settle(self)
@@ -153,7 +160,7 @@ class OriginConnection(asyncio.Protocol):
         fetch = self.fetch
         if fetch is None:
             return
-        if self._until_close and exc is None:
+        if self._until_close and self._ended and exc is None:
             self.fetch = None
             fetch.on_end(None)
             return
