@@ -118,10 +118,16 @@ class ClientConnection(asyncio.Protocol):
             self._tick.settle(self)
             self.received(data)
         else:
-            self._tick.read(self, data)
+            self._tick.requested(self, data)
 
     def received(self, data: bytes) -> None:
         """Parse; every complete head goes to the pipeline from within `feed_data`."""
+        if self._incoming is None and not self._in_head and not self._deaf:
+            exchange = self.pipeline.familiar.exchange(self, data, time.monotonic())
+            if exchange is not None:
+                self._accept(exchange)
+                self._complete(exchange)
+                return
         while data and not self._deaf:  # more than once only where a request with Upgrade is followed by others
             self._data = data
             self._untouched = True
@@ -246,11 +252,10 @@ class ClientConnection(asyncio.Protocol):
             self._head_started,
             self.pipeline.limits,
         )
-        self._requests += 1
-        maximum = self.pipeline.limits.keepalive_requests
-        if self.pipeline.draining or (maximum and self._requests >= maximum):
-            exchange.keep_alive = False
+        self._accept(exchange)
         self._incoming = exchange
+        if self._untouched and not self._head_bytes:
+            self.pipeline.familiar.remember(data, exchange)
         if exchange.has_body:
             self._body_seen = self._framing_bytes = 0
             self._dispatch(exchange)
@@ -278,11 +283,11 @@ class ClientConnection(asyncio.Protocol):
         if exchange.has_body and self._parser.should_upgrade():
             return  # only the head is
         self._incoming = None
+        if not exchange.has_body:
+            self._complete(exchange)
+            return
         if not exchange.keep_alive:
             self._deaf = True
-        if not exchange.has_body:
-            self._dispatch(exchange)
-            return
         exchange.body_complete = True
         if exchange is self._active and not self._write_paused:
             self.deadline = NEVER
@@ -291,6 +296,17 @@ class ClientConnection(asyncio.Protocol):
             self._next()
 
     # --- ordering
+
+    def _accept(self, exchange: Exchange) -> None:
+        self._requests += 1
+        maximum = self.pipeline.limits.keepalive_requests
+        if self.pipeline.draining or (maximum and self._requests >= maximum):
+            exchange.keep_alive = False
+
+    def _complete(self, exchange: Exchange) -> None:
+        if not exchange.keep_alive:
+            self._deaf = True
+        self._dispatch(exchange)
 
     def _dispatch(self, exchange: Exchange) -> None:
         self.pipeline.receive(exchange)

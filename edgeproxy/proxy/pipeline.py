@@ -21,6 +21,7 @@ from edgeproxy.proxy import forwarding, problem, response
 from edgeproxy.proxy.deadlines import Deadlines
 from edgeproxy.proxy.errors import Outcome, ProxyError
 from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.familiar import FamiliarHeads
 from edgeproxy.proxy.fields import FieldLines, Names
 from edgeproxy.proxy.http1 import ClientConnection
 from edgeproxy.proxy.record import NO_ORIGIN, Recorder, origin_part, quoted
@@ -64,6 +65,7 @@ class Pipeline:
         self.clients: set[ClientConnection] = set()
         self.deadlines = Deadlines()
         self.tick = Tick()
+        self.familiar = FamiliarHeads()
         node = config.node.name or os.uname().nodename
         self._settings = settings
         self._epoch = -1

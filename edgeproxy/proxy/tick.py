@@ -16,6 +16,9 @@ from typing import Protocol
 JOINED_BYTES = 64 * 1024
 """Pieces up to this size in all are joined into one; copying less than that is cheaper than a longer system call."""
 
+BULK_BYTES = 16 * 1024
+"""After a read of this size a connection is not read again before that has been processed."""
+
 
 class Reader(Protocol):
     """A connection, as far as the tick knows it."""
@@ -31,27 +34,44 @@ class Tick:
 
     def __init__(self) -> None:
         """Wait for nothing yet."""
-        self._read: list[tuple[Reader, bytes]] = []
+        self._answers: list[tuple[Reader, bytes]] = []
+        self._requests: list[tuple[Reader, bytes]] = []
         self._unsent: list[Wire] = []
         self._scheduled = False
 
-    def read(self, reader: Reader, data: bytes) -> None:
-        """Have the data processed once everything readable is read."""
-        self._read.append((reader, data))
-        if not self._scheduled:
-            self._schedule()
+    def answered(self, reader: Reader, data: bytes) -> None:
+        """Have an origin's data processed once everything readable is read.
+
+        Before what clients sent: an origin that answers early closes its end, and more of the request's body, written
+        to it first, would cost its answer.
+        """
+        self._answers.append((reader, data))
+        self._wait(reader, data)
+
+    def requested(self, reader: Reader, data: bytes) -> None:
+        """Have a client's data processed once everything readable is read, and after what origins sent."""
+        self._requests.append((reader, data))
+        self._wait(reader, data)
 
     def settle(self, reader: Reader) -> None:
         """Process at once what a connection still has waiting: its end has come, and must not overtake its data."""
-        if self._read:
-            waiting = [data for other, data in self._read if other is reader]
-            self._read = [item for item in self._read if item[0] is not reader]
-            for data in waiting:
-                _process(reader, data)
+        if self._answers or self._requests:
+            for waiting in (self._answers, self._requests):
+                mine = [data for other, data in waiting if other is reader]
+                waiting[:] = [item for item in waiting if item[0] is not reader]
+                for data in mine:
+                    _process(reader, data)
 
     def unsent(self, wire: "Wire") -> None:
         """Have a connection's pieces written at the end of this tick."""
         self._unsent.append(wire)
+        if not self._scheduled:
+            self._schedule()
+
+    def _wait(self, reader: Reader, data: bytes) -> None:
+        if len(data) >= BULK_BYTES:
+            # The loop reads a fast sender's connection many times in a row, and what waits here can't be refused.
+            reader.transport.hold()
         if not self._scheduled:
             self._schedule()
 
@@ -60,43 +80,39 @@ class Tick:
         asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        read, self._read = self._read, []
-        for reader, data in read:
+        answers, self._answers = self._answers, []
+        requests, self._requests = self._requests, []
+        for reader, data in answers:
+            _process(reader, data)
+        for reader, data in requests:
             _process(reader, data)
         while self._unsent:
             unsent, self._unsent = self._unsent, []
             for wire in unsent:
                 wire.flush()
         self._scheduled = False
-        if self._read:
+        if self._answers or self._requests:
             self._schedule()
 
 
 def _process(reader: Reader, data: bytes) -> None:
-    if reader.transport.given_up:
+    wire = reader.transport
+    if wire.given_up:
         return
     try:
         reader.received(data)
     except Exception as error:  # noqa: BLE001 what one connection trips over must not take the others of its tick along
         loop = asyncio.get_running_loop()
         loop.call_exception_handler({"message": "a connection's data could not be processed", "exception": error})
-        reader.transport.abort()
+        wire.abort()
+    if wire.held:
+        wire.release()
 
 
 class Wire:
     """A transport whose writes wait for the end of the tick; the rest goes straight through."""
 
-    __slots__ = (
-        "_eof",
-        "_out",
-        "_out_bytes",
-        "_tick",
-        "_transport",
-        "given_up",
-        "pause_reading",
-        "resume_reading",
-        "unsent_bytes",
-    )
+    __slots__ = ("_eof", "_out", "_out_bytes", "_paused", "_tick", "_transport", "given_up", "held", "unsent_bytes")
 
     def __init__(self, tick: Tick, transport: asyncio.Transport) -> None:
         """Write to a transport that has just been made."""
@@ -108,9 +124,32 @@ class Wire:
         self.given_up = False
         """Whether this side has closed the connection, or will when everything is sent: nothing more is read from
         it."""
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
+        self._paused = False
+        self.held = False
+        """Whether the tick keeps the connection from being read, whatever its owner wants."""
         self.unsent_bytes = transport.get_write_buffer_size
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._paused = False
+        if not self.held:
+            self._transport.resume_reading()
+
+    def hold(self) -> None:
+        """Read no more until what was read is processed; the tick's call."""
+        self.held = True
+        self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read again, unless the owner has paused; the tick's call."""
+        self.held = False
+        if not self._paused and not self.given_up and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
         """Send a piece at the end of this tick."""

@@ -114,7 +114,7 @@ class OriginConnection(asyncio.Protocol):
             self.transport.abort()
             return
         self._unparsed += 1
-        self._tick.read(self, data)
+        self._tick.answered(self, data)
 
     def received(self, data: bytes) -> None:
         """Parse; pieces go to the fetch from within `feed_data`."""
