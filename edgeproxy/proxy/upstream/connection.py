@@ -6,6 +6,7 @@ too soon) closes the connection and fails the fetch: it never becomes a response
 """
 
 import asyncio
+import select
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -56,6 +57,7 @@ class OriginConnection(asyncio.Protocol):
         """Reads of this tick that are still to be parsed."""
         self._trailers: FieldLines | None = None
         self._reusable = False
+        self._poll = select.poll()
 
     # --- the fetch's calls
 
@@ -73,6 +75,10 @@ class OriginConnection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         """Send a piece of the request."""
         self.transport.write(data)
+
+    def has_unread_answer(self) -> bool:
+        """Whether something the origin sent waits to be read; costs a system call, for uploads only."""
+        return bool(self._poll.poll(0))
 
     def expect(self, what: str, timeout_s: float) -> None:
         """From now on the origin owes something: `what` names the timeout that ends the wait."""
@@ -105,6 +111,7 @@ class OriginConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands."""
         self.transport = Wire(self._tick, cast("asyncio.Transport", transport))  # uvloop's do not subclass it
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Leave the data to the tick's second burst."""

@@ -144,16 +144,43 @@ class Fetch:
 
     def request_body(self, data: bytes) -> None:
         """A piece of the request's body came."""
-        if self._connection is not None and self.phase is not Phase.DONE:
-            self._send_body(self._connection, data)
-        else:
+        connection = self._connection
+        if connection is None or self.phase is Phase.DONE:
             self._body.append(data)
             self.exchange.client.pause_body()
+        elif self._body or connection.has_unread_answer():
+            self._listen_first(data)
+        else:
+            self._send_body(connection, data)
 
     def request_complete(self) -> None:
         """The request's body is whole."""
-        if self._connection is not None and self.phase is not Phase.DONE:
+        if self._connection is not None and self.phase is not Phase.DONE and not self._body:
             self._end_body(self._connection)
+
+    def _listen_first(self, data: bytes) -> None:
+        """Keep a piece of the body until what the origin has sent is read.
+
+        An origin that refuses an upload answers and closes; a piece written to it now would be answered with a reset,
+        and the reset would take the answer along.
+        """
+        if not self._body:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._speak)  # the second call comes after the loop has looked for input
+        self._body.append(data)
+        self.exchange.client.pause_body()
+
+    def _speak(self) -> None:
+        connection = self._connection
+        if connection is None or self.phase is Phase.DONE:
+            return
+        pending, self._body = self._body, []
+        for data in pending:
+            self._send_body(connection, data)
+        if self.exchange.body_complete:
+            self._end_body(connection)
+        elif connection.writable:
+            self.exchange.client.resume_body()
 
     def pause_response(self) -> None:
         """The client can't keep up."""
