@@ -197,6 +197,9 @@ def _origin_saw_other_values(vary: tuple[bytes, ...], request: Fields) -> bool:
     return not (_REWRITTEN.isdisjoint(vary) and ended_here.isdisjoint(vary))
 
 
+_FORBIDDING = ((b"no-store", Verdict.NO_STORE), (b"private", Verdict.PRIVATE), (b"no-cache", Verdict.NO_CACHE))
+
+
 def _refusal(
     method: bytes, request: Fields, status: int, response: Fields, control: Directives | None, asked: Directives | None
 ) -> Verdict | None:
@@ -208,11 +211,7 @@ def _refusal(
         return Verdict.REQUEST_NO_STORE
     if control is None:
         return Verdict.MALFORMED
-    for name, verdict in (
-        (b"no-store", Verdict.NO_STORE),
-        (b"private", Verdict.PRIVATE),
-        (b"no-cache", Verdict.NO_CACHE),
-    ):
+    for name, verdict in _FORBIDDING:
         if name in control:
             return verdict
     shared = b"public" in control or b"s-maxage" in control or b"must-revalidate" in control

@@ -130,6 +130,15 @@ class Decorator:
 
     def fetched(self, exchange: Exchange, fetch: "Fetch", elapsed_s: float) -> str:
         """For a response from the origin."""
+        if self._with_all:
+            trace = exchange.trace
+            origin_s = fetch.origin_s()
+            return (
+                f"{self._cache}; fwd={exchange.forward_reason}; fwd-status={exchange.status}"
+                f"{'' if fetch.filling is None else '; stored'}\r\nX-Trace-Id: {trace.trace_id}\r\n"
+                f"traceresponse: 00-{trace.trace_id}-{trace.span_id}-{_FLAGS[trace.flags]}\r\n"
+                f"Server-Timing: edge;dur={(elapsed_s - origin_s) * 1e3:.3f}, origin;dur={origin_s * 1e3:.3f}\r\n"
+            )
         text = self._trace(exchange, _split_timing(elapsed_s, fetch.origin_s()))
         if self._with_cache_status:
             stored = "" if fetch.filling is None else "; stored"
