@@ -34,10 +34,10 @@ FIELDS = (
     Field("worker", "number", "Index of the worker."),
     Field("seq", "number", "The request's number in its worker's life."),
     Field("client", "string", "The client's IP address."),
-    Field("method", "string or null", "Request method; null when the request line could not be read."),
+    Field("method", "string or null", "Request method; null when the head could not be read, as are the next four."),
     Field("scheme", "string or null", "`http` or `https`."),
     Field("host", "string or null", "Host that the client asked for; empty when it named none."),
-    Field("path", "string or null", "Path as the client sent it, without the query; empty when it could not be read."),
+    Field("path", "string or null", "Path as the client sent it, without the query."),
     Field("query", "string or null", "Query as the client sent it, without the `?`; empty when there is none."),
     Field("protocol", "string or null", "`HTTP/1.1` or `HTTP/1.0`."),
     Field("status", "number or null", "Status sent to the client; null when none was."),
@@ -79,7 +79,7 @@ FIELDS = (
 """All keys of a record in their order; every record has all of them."""
 
 _SEQ = re.compile(rb',"seq":(\d+),')
-_UNKNOWN: dict[str, object] = {"trace_id": "", "span_id": "", "sampled": False, "request_id": "", "attempts": []}
+_NOTHING: dict[str, object] = {"string": "", "number": 0, "boolean": False, "array": []}
 """What a lost line says where not even its slot's text has the field and null is no answer."""
 
 
@@ -123,7 +123,7 @@ def lost_line(text: bytes, *, seq: int, stage: Stage, worker: int, pid: int, now
     """
     known = known_fields(text)
     message = f"worker {worker} (pid {pid}) died while the request was in flight"
-    record: dict[str, Any] = {field.name: known.get(field.name, _UNKNOWN.get(field.name)) for field in FIELDS}
+    record: dict[str, Any] = {field.name: known.get(field.name, _NOTHING.get(field.kind)) for field in FIELDS}
     record["ts"] = known.get("ts") or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     record["worker"] = worker
     record["seq"] = seq

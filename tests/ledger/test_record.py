@@ -93,3 +93,17 @@ def test_the_quick_worker_of_these_tests_writes_the_same_records() -> None:
     text, line = templates(3)
     assert line % {b"seq": 77} == record(77, 3)
     assert text % {b"seq": 77} == prefix(77, 3)
+
+
+TYPES = {"string": str, "number": (int, float), "boolean": bool, "array": list, "object": dict}
+
+
+@pytest.mark.parametrize("text", [b"", b"{", prefix(9), prefix(9)[:100]], ids=["nothing", "brace", "whole", "cut"])
+def test_a_lost_line_has_the_types_that_are_promised(text: bytes) -> None:
+    found = lost(text)
+    for field in FIELDS:
+        value = found[field.name]
+        if value is None:
+            assert field.kind.endswith(" or null"), field
+        else:
+            assert isinstance(value, TYPES[field.kind.split()[0]]), field  # type: ignore[arg-type]
