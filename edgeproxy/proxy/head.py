@@ -70,6 +70,8 @@ def exchange(
         minor = 1
     else:
         minor = _minor(parser, method, url, data)
+    if b" \r\n" in data or b"\t\r\n" in data:  # llhttp leaves it to others to take white space off a value's end
+        lines = [(name, value.rstrip(b" \t")) for name, value in lines]
     names = {name.lower(): value for name, value in lines}
     if len(names) != len(lines):
         names = _folded(lines)
@@ -112,7 +114,7 @@ def add_trailer(name: bytes, value: bytes, exchange: Exchange, limits: Limits) -
     if len(exchange.trailers) >= limits.headers:
         message = f"the request has more than {limits.headers} trailer fields (limits.headers)"
         raise Refusal("too_many_trailers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
-    exchange.trailers.append((name, value))
+    exchange.trailers.append((name, value.rstrip(b" \t")))
 
 
 def malformed(error: httptools.HttpParserError, data: bytes, *, in_head: bool) -> Refusal:
