@@ -6,6 +6,7 @@ too soon) closes the connection and fails the fetch: it never becomes a response
 """
 
 import asyncio
+import re
 import select
 import time
 from typing import TYPE_CHECKING, cast
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.upstream.pool import OriginPool
 
 _BODILESS = frozenset({204, 304})
+_INTERIM = 100
 _SWITCHING = 101
 _OK = 200
+_LAST = 599
+_VERSIONS = frozenset({"1.0", "1.1"})
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class OriginConnection(asyncio.Protocol):
@@ -50,9 +55,11 @@ class OriginConnection(asyncio.Protocol):
         self._ended = False
         self._reading_paused = False
         self._reason = b""
+        self._data = b""
         self._lines: FieldLines = []
         self._names: Names = {}
         self._head_bytes = 0
+        self._head_limit = pool.limits.header_bytes + pool.limits.uri_bytes
         self._unparsed = 0
         """Reads of this tick that are still to be parsed."""
         self._trailers: FieldLines | None = None
@@ -126,6 +133,7 @@ class OriginConnection(asyncio.Protocol):
     def received(self, data: bytes) -> None:
         """Parse; pieces go to the fetch from within `feed_data`."""
         self._unparsed -= 1
+        self._data = data
         if self._waiting_for == "read_timeout" and not self._reading_paused:
             self.deadline = time.monotonic() + self.pool.origin.read_timeout
         try:
@@ -147,10 +155,8 @@ class OriginConnection(asyncio.Protocol):
                 self.pool.release(self)
         elif self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > self.pool.limits.header_bytes + self.pool.limits.uri_bytes:
-                self._fail(
-                    OriginError("origin_head_too_large", f"the head of {self.address.text}'s response is too large")
-                )
+            if self._head_bytes > self._head_limit:
+                self._fail(self._head_too_large())
 
     def eof_received(self) -> None:
         """The origin ended its side in order. Over TLS that takes its word (close_notify): else anyone on the way could
@@ -223,6 +229,8 @@ class OriginConnection(asyncio.Protocol):
             return
         if self._trailers is None:
             self._trailers = []
+        if len(self._trailers) >= self.pool.limits.headers:
+            raise OriginError("origin_trailers_too_large", f"{self.address.text}'s response has too many trailers")
         self._trailers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -232,12 +240,9 @@ class OriginConnection(asyncio.Protocol):
         if fetch is None:
             return
         status = self._parser.get_status_code()
+        self._check_head(status)
         names = fold(self._lines)
         if status < _OK:
-            if status == _SWITCHING or status < 100:
-                raise OriginError(
-                    "origin_bad_status", f"{self.address.text} answered {status}, which was not asked for"
-                )
             fetch.on_interim(status, self._reason, self._lines, names)
             return
         coding = names.get(b"transfer-encoding")
@@ -254,6 +259,26 @@ class OriginConnection(asyncio.Protocol):
             keep = self._parser.should_keep_alive()
             self._parser = httptools.HttpResponseParser(self)
             self._complete(fetch, None, reusable=keep and (coding is not None or b"content-length" in names))
+
+    def _check_head(self, status: int) -> None:
+        """Refuse what llhttp lets pass. The version is asked for only where it can't be seen: asking costs 0.3 µs."""
+        where = self.address.text
+        if (
+            self._head_bytes + len(self._data) > self._head_limit
+            and sum(len(name) + len(value) + 4 for name, value in self._lines) > self._head_limit
+        ):
+            raise self._head_too_large()
+        if self._head_bytes or not self._data.startswith(b"HTTP/1."):
+            version = self._parser.get_http_version()
+            if version not in _VERSIONS:
+                raise OriginError("origin_bad_version", f"{where} answered in HTTP/{version}, which was not asked for")
+        if status == _SWITCHING or not _INTERIM <= status <= _LAST:
+            raise OriginError("origin_bad_status", f"{where} answered {status}, which was not asked for")
+        if not self._reason.isalnum() and _CONTROL.search(self._reason):
+            raise OriginError("origin_malformed", f"{where}'s response has a control character in its reason phrase")
+
+    def _head_too_large(self) -> OriginError:
+        return OriginError("origin_head_too_large", f"the head of {self.address.text}'s response is too large")
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
