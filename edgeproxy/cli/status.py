@@ -7,6 +7,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgeproxy.cli.common import config_option, find_node, plain_errors, runtime_dir_option
 from edgeproxy.node.status import RequestStatus, Status, WorkerStatus, read_status
@@ -33,23 +34,22 @@ def status(as_json: bool, config_path: Path | None, runtime_dir: Path | None) ->
 
 def show(seen: Status, console: Console) -> None:
     """Print the tables."""
-    console.print(_node(seen))
+    _show_node(seen, console)
     console.print()
     console.print(_workers(seen.workers))
     if seen.requests:
         console.print()
-        console.print(_requests(seen.requests))
-        if hidden := seen.in_flight - len(seen.requests):
-            console.print(f"and {hidden} more", style="dim")
+        _show_requests(seen.requests, console)
+    if hidden := seen.in_flight - len(seen.requests):
+        console.print(f"and {hidden} more", style="dim")
 
 
-def _node(seen: Status) -> Table:
+def _show_node(seen: Status, console: Console) -> None:
     tracing = seen.tracing
-    restarts = f"{seen.worker_restarts} of workers, {seen.scribe_restarts} of the scribe"
     rows = {
         "node": f"{seen.node} ({seen.state}, up {_ago(seen.started)})",
         "supervisor": f"pid {seen.supervisor_pid}",
-        "scribe": f"pid {seen.scribe_pid}" if seen.scribe_pid else "[red]none[/]",
+        "scribe": f"pid {seen.scribe_pid}" if seen.scribe_pid else "none just now",
         "listening": ", ".join(seen.listen),
         "admin": seen.admin or "off",
         "tracing": f"{'on' if tracing.enabled else 'off'}, sampler {tracing.sampler}, ratio {tracing.ratio:g}",
@@ -57,58 +57,53 @@ def _node(seen: Status) -> Table:
         "environment": seen.env_file,
         "access log": "standard output" if seen.access_log == "-" else seen.access_log,
         "in flight": str(seen.in_flight),
-        "restarts": restarts,
-        "refused": f"{seen.refused} reloads",
+        "restarts": f"{seen.worker_restarts} of workers, {seen.scribe_restarts} of the scribe",
+        "refused": f"{seen.refused} changes",
     }
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value)
     if seen.last_error:
-        table.add_row("last error", f"[red]{_plain(seen.last_error)}[/]")
-    return table
+        rows["last error"] = seen.last_error
+    for name, value in rows.items():
+        style = "red" if name == "last error" else ""
+        line = Text.assemble((f"{name:<15}", "bold"), (_plain(value), style))
+        console.print(line, soft_wrap=True)
 
 
 def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
-    table = _table("worker", "pid", "state", "gen", "tracing", "clients", "open", "requests", "lost", "ledger")
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("worker", "pid", "state", "gen", "tracing", "clients", "open", "requests", "lost", "ledger"):
+        table.add_column(column, no_wrap=True)
     for one in workers:
-        tracing = ("on" if one.tracing else "off") + ("" if one.confirmed else "?")
         table.add_row(
             str(one.index),
             str(one.pid),
             f"[{_STATE_COLOURS[one.state]}]{one.state}[/]",
             str(one.generation),
-            tracing,
+            ("on" if one.tracing else "off") + ("" if one.confirmed else "?"),
             str(one.connections),
             str(one.in_flight),
             str(one.requests),
             str(one.lines_lost),
-            f"{one.ledger_bytes} B ({one.ledger_share:.1%})",
+            f"{one.ledger_share:.1%}",
         )
     return table
 
 
-def _requests(requests: tuple[RequestStatus, ...]) -> Table:
-    table = _table("age", "stage", "worker", "trace id", "client", "request")
+def _show_requests(requests: tuple[RequestStatus, ...], console: Console) -> None:
+    """Print a line each: no table, since a long path must neither squeeze the other columns nor be cut."""
+    rows: list[tuple[str, ...]] = [("age", "stage", "worker", "trace id", "client", "request")]
     for one in requests:
         age = "?" if one.age_ms is None else f"{one.age_ms / 1000:.3f} s"
-        request = _plain(f"{one.method} {one.host}{one.path}")
-        table.add_row(age, one.stage, str(one.worker), _plain(one.trace_id), _plain(one.client), request)
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column != "request")
-    return table
+        request = f"{one.method} {one.host}{one.path}"
+        rows.append((age, one.stage, str(one.worker), *map(_plain, (one.trace_id, one.client, request))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        console.print(Text(line, style="" if number else "bold"), soft_wrap=True)
 
 
 def _plain(text: str) -> str:
-    """Clients' text is neither markup nor terminal control."""
-    shown = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text.replace("\n", "; "))
-    return shown.replace("[", "\\[")
+    """Make of a client's text what can't command a terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text.replace("\n", "; "))
 
 
 def _ago(started: str) -> str:
