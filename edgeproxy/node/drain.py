@@ -83,7 +83,7 @@ class Drain:
         self._taken: set[str] = set()
         """Ledgers whose worker is dead, and that are this process's to finish."""
         self._refused: set[str] = set()
-        self._losses = _Losses()
+        self._losses = _Losses(self.totals)
 
     @property
     def backlog(self) -> int:
@@ -189,22 +189,25 @@ class Drain:
 class _Losses:
     """Reports lines that went past the ring, and lines that were lost, as the workers count them."""
 
-    def __init__(self) -> None:
-        self._seen = {Counter.RING_FULL: 0, Counter.LINES_LOST: 0}
+    def __init__(self, totals: Totals) -> None:
+        # What ledgers that are gone had counted was reported while they were there.
+        self._seen = {counter: _past(totals, counter) for counter in (Counter.RING_FULL, Counter.LINES_LOST)}
         self._next = 0.0
-        self._primed = False
 
     def report(self, drain: Drain) -> None:
         if time.monotonic() < self._next:
             return
         for counter, seen in self._seen.items():
-            now = sum(drain.totals.of(worker)[counter] for worker in drain.totals.workers)
-            now += sum(ledger.counters[counter] for ledger in drain.ledgers.values())
+            now = _past(drain.totals, counter) + sum(ledger.counters[counter] for ledger in drain.ledgers.values())
             self._seen[counter] = now
-            if now > seen and self._primed:
-                self._next = time.monotonic() + REPORT_S
-                if counter is Counter.LINES_LOST:
-                    _log.error("access log lines lost", lines=now - seen, since_start=now)
-                else:
-                    _log.warning("ledger full: workers wrote lines to the log themselves", lines=now - seen)
-        self._primed = True
+            if now <= seen:
+                continue
+            self._next = time.monotonic() + REPORT_S
+            if counter is Counter.LINES_LOST:
+                _log.error("access log lines lost", lines=now - seen, ever=now)
+            else:
+                _log.warning("ledger full: workers wrote lines to the log themselves", lines=now - seen, ever=now)
+
+
+def _past(totals: Totals, counter: Counter) -> int:
+    return sum(totals.of(worker)[counter] for worker in totals.workers)
