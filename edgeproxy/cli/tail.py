@@ -101,7 +101,8 @@ def tail(
         log = file or _log_of(config_path)
         out = _Printer(tests, raw=raw, source=str(log))
         if str(log) == "-":
-            out.show(sys.stdin.buffer)
+            for line in sys.stdin.buffer:
+                out.show([line])
         else:
             _tail(log, out, lines=lines, follow=follow)
 

@@ -363,6 +363,18 @@ def test_standard_input_can_be_read(log: Path) -> None:
     assert seqs(result) == [2]
 
 
+def test_standard_input_is_shown_as_it_comes() -> None:
+    one = Tail("-", stdin=subprocess.PIPE)
+    try:
+        assert one.popen.stdin is not None
+        for seq in (1, 2):
+            one.popen.stdin.write(record(seq))
+            one.popen.stdin.flush()
+            assert one.reads(1) == [seq]
+    finally:
+        one.close()
+
+
 # Which log.
 
 
