@@ -51,8 +51,8 @@ class Node:
         """Prepare a node in front of one origin with these urls.
 
         `origin` adds keys to that origin, `tables` are the other tables by name (node, listen, cache, tracing, log,
-        admin, limits), `toml` is appended: further origins, routes. `default_route` ends the routes with one that leads
-        everything to the first origin. `environ` adds to the environment.
+        admin, limits), `toml` is appended: further origins, routes. Where that has any, `default_route` ends
+        the routes with one that leads everything else to the first origin. `environ` adds to the environment.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="edgeproxy-test-", dir=_memory_folder()))
         self.config_file = self.folder / "edgeproxy.toml"
@@ -80,7 +80,7 @@ class Node:
             self._tables.setdefault(name, {}).update(table)
         self._origin = {"name": "app", "urls": list(origins), **(origin or {})} if origins else None
         self._toml = toml
-        self._default_route = default_route and bool(origins)
+        self._default_route = default_route and bool(origins) and "[[" in toml
         self.write_config()
 
     # --- its life

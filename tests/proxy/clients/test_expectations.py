@@ -111,6 +111,25 @@ class TestContinue:
             (line,) = log.lines(1)
         assert line["duration_ms"] > 1000
 
+    def test_a_body_may_take_longer_than_the_origin_may(
+        self, start_node: Callable[..., Node], origin: Origin, path: str
+    ) -> None:
+        node = start_node(origin={"first_byte_timeout": 0.5})
+
+        def handle(talk: Conversation) -> None:
+            talk.send(CONTINUE)
+            talk.read_body()
+            talk.send(OK)
+
+        origin.on(path, handle)
+        slowly = threading.Event()
+        with node.connect() as client:
+            assert client.send(expecting(path, length=10)).head().status == 100
+            for _ in range(10):
+                slowly.wait(0.1)
+                client.send(b"x")
+            assert client.response().text == "ok"
+
     def test_a_body_that_does_not_come_after_the_100_times_out(
         self, start_node: Callable[..., Node], origin: Origin, path: str
     ) -> None:
