@@ -50,7 +50,6 @@ class Supervisor:
         self._notifier = Notifier(os.environ)
         self._told_to_stop = asyncio.Event()
         self._told_to_reload = asyncio.Event()
-        self._changing = asyncio.Lock()
         self._refused = {"environment": "", "configuration": ""}
         self._description = Description()
         self._effective: Effective
@@ -153,19 +152,17 @@ class Supervisor:
 
     async def _follow_env_file(self) -> None:
         async for _ in changes(self._source.env_file):
-            async with self._changing:
-                self._toggle()
+            self._toggle()  # in the middle of a reload, too: nobody waits for that
 
     async def _follow_signals(self) -> None:
         while True:
             await self._told_to_reload.wait()
             self._told_to_reload.clear()
-            async with self._changing:
-                self._notifier.reloading()
-                self._control.set(ControlWord.STATE, NodeState.RELOADING)
-                await self._reload()
-                self._control.set(ControlWord.STATE, NodeState.RUNNING)
-                self._notifier.ready(self._status())
+            self._notifier.reloading()
+            self._control.set(ControlWord.STATE, NodeState.RELOADING)
+            await self._reload()
+            self._control.set(ControlWord.STATE, NodeState.RUNNING)
+            self._notifier.ready(self._status())
 
     async def _feed_watchdog(self) -> None:
         while True:
@@ -198,10 +195,10 @@ class Supervisor:
         except (SettingsError, NodeError) as error:
             self._refuse("configuration", error)
             return
-        self._effective = wanted
+        self._effective = msgspec.structs.replace(self._effective, config=wanted.config)
         self._refused["configuration"] = ""
         configure(wanted.config.log.level, process="supervisor")
-        self._apply_tracing()
+        self._toggle()  # on top of the new configuration, and of what the environment file says by now
         _log.info("reloaded", generation=self._control.generation, listen=self._description.listen)
 
     def _check_change(self, wanted: Effective) -> None:

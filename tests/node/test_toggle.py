@@ -225,6 +225,21 @@ class TestTheEnvironment:
         assert none_traces(node)
 
 
+def test_it_does_not_wait_for_a_reload_that_takes_its_time(start_node: Callable[..., Node]) -> None:
+    node = start_node(workers=2)
+    scribe = node.scribe_pid
+    os.kill(scribe, signal.SIGSTOP)  # the reload waits for the scribe to end
+    node.write_config(limits={"headers": 50})
+    node.signal(signal.SIGHUP)
+    until(lambda: node.status().generation == 2, "the new generation")
+    written(node.env_file, "EDGEPROXY_TRACING=off\n")
+    until(lambda: none_traces(node), "tracing to be off", timeout=PROMPT_S)
+    assert node.status().state == "reloading"
+    os.kill(scribe, signal.SIGCONT)
+    until(lambda: node.status().state == "running", "the reload to be done")
+    assert not node.status().tracing.enabled
+
+
 def test_the_effect_is_there_within_a_second_on_a_busy_node(node: Node) -> None:
     with Load(node.port, keep_alive=True) as load:
         for text, done in (("off", none_traces), ("on", all_trace)) * 3:
