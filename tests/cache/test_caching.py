@@ -11,6 +11,8 @@ from tests.proxy.edges import Edge
 from tests.support import Conversation, Handler, Response, chunked, raw, reply, request, until, until_close
 
 FRESH = "Cache-Control: max-age=60"
+SLOW_S = 10
+"""What a busy machine may take between two requests, seconds."""
 MISS = "edge-1; fwd=uri-miss; fwd-status=200"
 
 
@@ -58,8 +60,10 @@ def test_a_fresh_response_is_served_again_without_the_origin(edge: Edge, path: s
     assert asked(edge, path) == 1
     assert (miss.body, hit.body) == (b"hello", b"hello")
     assert miss["cache-status"] == f"{MISS}; stored"
-    assert re.fullmatch(r"edge-1; hit; ttl=(59|60)", hit["cache-status"])
-    assert (miss.get("age"), hit["age"]) == (None, "0")
+    age = int(hit["age"])
+    assert age < SLOW_S
+    assert miss.get("age") is None
+    assert re.fullmatch(rf"edge-1; hit; ttl=({59 - age}|{60 - age})", hit["cache-status"])
     edge_own = {b"age", b"cache-status", b"x-trace-id", b"traceresponse", b"server-timing", b"content-length", b"date"}
     kept = [[line for line in one.fields if line[0].lower() not in edge_own] for one in (miss, hit)]
     assert kept[0] == kept[1]
@@ -71,7 +75,8 @@ def test_the_log_says_who_filled_the_entry_that_a_hit_came_from(edge: Edge, path
     edge["app"].on(path, reply(b"hello", FRESH))
     miss, hit = edge.record(edge.get(path)), edge.record(edge.get(path))
     assert (miss["cache"], miss["cache_age"], miss["cache_tier"], miss["filled_by"]) == ("MISS", None, None, None)
-    assert (hit["cache"], hit["cache_age"], hit["cache_tier"]) == ("HIT", 0, "memory")
+    assert (hit["cache"], hit["cache_tier"]) == ("HIT", "memory")
+    assert hit["cache_age"] < SLOW_S
     assert hit["filled_by"] == f"00-{miss['trace_id']}-{miss['attempts'][0]['span_id']}-03"
     assert hit["trace_id"] != miss["trace_id"]
     assert (hit["origin"], hit["attempts"], hit["bytes_out"]) == (None, [], 5)
@@ -188,9 +193,10 @@ def test_the_age_that_the_origin_states_counts(edge: Edge, path: str) -> None:
     edge["app"].on(path, reply(b"x", FRESH, "Age: 30"))
     assert edge.get(path)["age"] == "30"
     hit = edge.get(path)
-    assert hit["age"] in {"30", "31"}
-    assert re.fullmatch(r"edge-1; hit; ttl=(29|30)", hit["cache-status"])
-    assert edge.record(hit)["cache_age"] in {30, 31}
+    age = int(hit["age"])
+    assert 30 <= age < 30 + SLOW_S
+    assert re.fullmatch(rf"edge-1; hit; ttl=({59 - age}|{60 - age})", hit["cache-status"])
+    assert edge.record(hit)["cache_age"] == age
 
 
 def test_a_response_that_has_expired_is_asked_for_again(edge: Edge, path: str) -> None:
