@@ -162,19 +162,16 @@ class Node:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _kill_all(self) -> None:
-        """Leave nothing behind, whatever went wrong: the supervisor, and the processes that its ledgers name."""
-        process = self._process
-        if process is None:
+        """Leave nothing behind, whatever went wrong: the supervisor, and whoever works in its runtime directory."""
+        if self._process is None:
             return
-        pids = {process.pid} if process.poll() is None else set()
-        if pids:
-            with contextlib.suppress(NodeError, OSError):
-                status = read_status(self.runtime_dir)
-                pids |= {status.scribe_pid, *(worker.pid for worker in status.workers if worker.state != "dead")}
-        for pid in pids - {0}:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
+        if self.is_running():
+            self._process.kill()
+            self._process.wait()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str(self.runtime_dir).encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
 
     # --- what it is told
 

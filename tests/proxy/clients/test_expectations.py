@@ -2,7 +2,7 @@
 
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,6 +10,13 @@ from tests.support import Conversation, Node, Origin, pieces_of, raw, reply, req
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(scope="module")
+def impatient(origin: Origin) -> Iterator[Node]:
+    """A node that soon gives up on a body, and a little later on an origin."""
+    with Node(origin.url, limits={"body_timeout": 0.8}, origin={"first_byte_timeout": 1.5}) as started:
+        yield started
 
 
 def expecting(path: str, *fields: str, length: int = 5, version: str = "1.1") -> bytes:
@@ -101,20 +108,16 @@ class TestContinue:
         assert not origin.seen(path)
 
     def test_an_origin_that_takes_its_time_with_the_100_is_not_the_clients_fault(
-        self, start_node: Callable[..., Node], origin: Origin, path: str
+        self, impatient: Node, origin: Origin, path: str
     ) -> None:
-        node = start_node(limits={"body_timeout": 0.3}, origin={"first_byte_timeout": 1.5})
         origin.on(path, silent)
-        with node.recording() as log, node.connect() as client:
+        with impatient.recording() as log, impatient.connect() as client:
             response = client.send(expecting(path)).response()
             assert (response.status, response.problem["code"]) == (504, "origin_first_byte_timeout")
             (line,) = log.lines(1)
         assert line["duration_ms"] > 1000
 
-    def test_a_body_may_take_longer_than_the_origin_may(
-        self, start_node: Callable[..., Node], origin: Origin, path: str
-    ) -> None:
-        node = start_node(origin={"first_byte_timeout": 0.5})
+    def test_a_body_may_take_longer_than_the_origin_may(self, impatient: Node, origin: Origin, path: str) -> None:
 
         def handle(talk: Conversation) -> None:
             talk.send(CONTINUE)
@@ -123,24 +126,23 @@ class TestContinue:
 
         origin.on(path, handle)
         slowly = threading.Event()
-        with node.connect() as client:
+        with impatient.connect() as client:
             assert client.send(expecting(path, length=10)).head().status == 100
             for _ in range(10):
-                slowly.wait(0.1)
+                slowly.wait(0.2)
                 client.send(b"x")
             assert client.response().text == "ok"
 
     def test_a_body_that_does_not_come_after_the_100_times_out(
-        self, start_node: Callable[..., Node], origin: Origin, path: str
+        self, impatient: Node, origin: Origin, path: str
     ) -> None:
-        node = start_node(limits={"body_timeout": 0.3})
 
         def handle(talk: Conversation) -> None:
             talk.send(CONTINUE)
             silent(talk)
 
         origin.on(path, handle)
-        with node.connect() as client:
+        with impatient.connect() as client:
             response = client.send(expecting(path)).response()
             assert [one.status for one in response.interim] == [100]
             assert (response.status, response.problem["code"]) == (408, "body_timeout")

@@ -1,11 +1,18 @@
 """How long a client's connection lives, and who says so (RFC 9112 §9.3)."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support import Client, Handler, Node, Origin, chunked, gated, raw, reply, request, until_close
+
+
+@pytest.fixture(scope="module")
+def brief(origin: Origin) -> Iterator[Node]:
+    """A node whose connections carry two requests."""
+    with Node(origin.url, limits={"keepalive_requests": 2}) as started:
+        yield started
 
 
 def test_a_connection_carries_one_request_after_the_other(node: Node, origin: Origin, path: str) -> None:
@@ -117,26 +124,20 @@ def test_empty_lines_before_a_request_are_skipped(node: Node, path: str) -> None
             assert client.response().status == 200
 
 
-def test_the_number_of_requests_a_connection_carries_can_be_limited(
-    start_node: Callable[..., Node], origin: Origin, path: str
-) -> None:
-    node = start_node(limits={"keepalive_requests": 2})
+def test_the_number_of_requests_a_connection_carries_can_be_limited(brief: Node, origin: Origin, path: str) -> None:
     origin.on(path, reply(b"ok", "Cache-Control: max-age=60"))
-    with node.connect() as client:
+    with brief.connect() as client:
         assert client.get(path).values("connection") == []
         assert client.get(path)["connection"] == "close"
         assert client.is_ended()
 
 
-def test_requests_pipelined_beyond_the_limit_are_not_served(
-    start_node: Callable[..., Node], origin: Origin, path: str
-) -> None:
-    node = start_node(limits={"keepalive_requests": 2})
+def test_requests_pipelined_beyond_the_limit_are_not_served(brief: Node, origin: Origin, path: str) -> None:
     origin.on(path, reply(b"ok", "Cache-Control: max-age=60"))
-    with node.connect() as client:
+    with brief.connect() as client:
         client.get(path, "Connection: close")
     for beyond in (path, path + "-miss"):
-        with node.recording() as log, node.connect() as client:
+        with brief.recording() as log, brief.connect() as client:
             client.send(request(path) * 2 + request(beyond) * 3)
             assert [client.response().status for _ in range(2)] == [200, 200]
             assert client.is_ended()

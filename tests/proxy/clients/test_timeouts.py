@@ -3,22 +3,30 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support import Conversation, Cut, Node, Origin, gated, pieces_of, reply, request
 
 SHORT_S = 0.6
-"""Every timeout of the shared node; nothing in these tests has to be quicker than that to pass."""
+"""The node's timeouts but for one; nothing in these tests has to be quicker than that to pass."""
+SEND_S = 1.2
 BODY = b"x" * 8_000_000
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[Origin]:
+    """An origin that takes little in before it is read."""
+    with Origin(receive_buffer=4096) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
 def node(origin: Origin) -> Iterator[Node]:
     """A node without patience."""
-    names = ("header_timeout", "body_timeout", "keepalive_timeout", "send_timeout")
-    with Node(origin.url, limits=dict.fromkeys(names, SHORT_S)) as started:
+    names = ("header_timeout", "body_timeout", "keepalive_timeout")
+    with Node(origin.url, limits={**dict.fromkeys(names, SHORT_S), "send_timeout": SEND_S}) as started:
         yield started
 
 
@@ -151,19 +159,17 @@ class TestBody:
             assert client.response().text == "slow"
             assert client.send(b"o").response().text.endswith("hello")
 
-    def test_a_slow_origin_is_not_the_clients_fault(self, node: Node, path: str) -> None:
-        with Origin(receive_buffer=4096) as slow, Node(slow.url, limits={"body_timeout": SHORT_S}) as edge:
+    def test_a_slow_origin_is_not_the_clients_fault(self, node: Node, origin: Origin, path: str) -> None:
+        def handle(talk: Conversation) -> None:
+            next(itertools.islice(pauses(SHORT_S * 2), 1, 2))
+            talk.read_body()
+            talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-            def handle(talk: Conversation) -> None:
-                next(itertools.islice(pauses(SHORT_S * 2), 1, 2))
-                talk.read_body()
-                talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-            slow.on(path, handle)
-            chunks = b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in pieces_of(BODY, 10_000)) + b"0\r\n\r\n"
-            with edge.connect() as client:
-                client.send(request(path, "Transfer-Encoding: chunked", method="POST") + chunks)
-                assert client.response().text == "ok"
+        origin.on(path, handle)
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in pieces_of(BODY, 10_000)) + b"0\r\n\r\n"
+        with node.connect() as client:
+            client.send(request(path, "Transfer-Encoding: chunked", method="POST") + chunks)
+            assert client.response().text == "ok"
 
 
 class TestSending:
@@ -185,8 +191,7 @@ class TestSending:
         assert {line["outcome"] for line in failed} == {"timeout"}
         assert {line["error"]["type"] for line in failed} == {"send_timeout"}
 
-    def test_a_slow_reader_is_not(self, start_node: Callable[..., Node], origin: Origin, path: str) -> None:
-        node = start_node(limits={"send_timeout": 1.5})
+    def test_a_slow_reader_is_not(self, node: Node, origin: Origin, path: str) -> None:
         chunks = [b"%x\r\n%b\r\n" % (len(one), one) for one in pieces_of(BODY, 60_000)]
 
         def handle(talk: Conversation) -> None:
