@@ -6,10 +6,11 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run tools test lint format bench reference lock clean
+.PHONY: help setup run tools test lint format bench fast reference lock clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+COMPILED := build/compiled/.stamp
 ARGS ?=
 UPGRADE ?=
 PYTHON ?=
@@ -27,7 +28,8 @@ help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 setup: $(INSTALLED) ## build .venv and install edgeproxy in it (the targets below call it themselves)
-	@:
+	@if [ -e $(COMPILED) ] && [ -n "$$(find edgeproxy -name '*.py' -newer $(COMPILED) -print -quit)" ]; then \
+	  echo "build/compiled is older than the sources: removed (make fast builds it anew)"; rm -rf build/compiled; fi
 
 $(INSTALLED): pyproject.toml requirements.lock scripts/setup.sh
 	@scripts/setup.sh
@@ -51,8 +53,15 @@ format: setup ## put the code into the house format, imports sorted
 	$(BIN)/ruff check --select I --fix --quiet
 	$(BIN)/ruff format
 
+fast: $(COMPILED) ## compile the data plane with mypyc into build/compiled (needs a C compiler)
+	@echo "to run it: PYTHONPATH=$(CURDIR)/build/compiled"
+
+$(COMPILED): $(INSTALLED) scripts/compile.py $(shell find edgeproxy -name '*.py')
+	@$(BIN)/python scripts/compile.py build/compiled
+
 bench: setup ## measure edgeproxy beside nginx, Varnish and mitmproxy (brings them along where it may)
 	@scripts/apt-install.sh $(BENCH_TOOLS)
+	@$(MAKE) --no-print-directory fast || echo "edgeproxy compiled is left out." >&2
 	@exec $(BIN)/python -m bench $(ARGS)
 
 reference: setup ## write docs/configuration.md and conf/edgeproxy.toml from the configuration's types

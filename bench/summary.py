@@ -167,8 +167,10 @@ def _verdict(met: bool, unsound: str) -> Verdict:
     return Verdict.PASS if met and not unsound else Verdict.FAIL
 
 
-def _at_least(found: Summaries, scenario: str, peer: str, factor: float, promise: str) -> Target:
-    ours, theirs = found.get((scenario, "edgeproxy")), found.get((scenario, peer))
+def _at_least(
+    found: Summaries, scenario: str, peer: str, factor: float, promise: str, *, of: str = "edgeproxy"
+) -> Target:
+    ours, theirs = found.get((scenario, of)), found.get((scenario, peer))
     if not ours or not theirs:
         return Target(promise, "", Verdict.NOT_MEASURED)
     got = ratio(ours, theirs)
@@ -201,6 +203,8 @@ def targets(found: Summaries) -> list[Target]:
     return [
         _at_least(found, "hit", "nginx", 1.3, "785-byte hits: at least 1.3 x nginx + Lua"),
         _at_least(found, "miss", "nginx", 0.7, "785-byte misses: at least 0.7 x nginx + Lua"),
+        _at_least(found, "hit", "nginx", 1.3, "compiled: 785-byte hits: at least 1.3 x nginx + Lua", of="compiled"),
+        _at_least(found, "miss", "nginx", 0.7, "compiled: 785-byte misses: at least 0.7 x nginx + Lua", of="compiled"),
         _at_least(found, "hit", "mitmproxy", 40, "785-byte hits: at least 40 x mitmproxy"),
         _at_least(found, "miss", "mitmproxy", 40, "785-byte misses: at least 40 x mitmproxy"),
         _p99(found, "latency-hit", "p99 of hits at the same rate: at most 2 x nginx + Lua"),

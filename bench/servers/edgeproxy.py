@@ -1,8 +1,11 @@
 """edgeproxy as a whole node: supervisor, one worker and scribe; conf/edgeproxy.toml."""
 
 import os
+from pathlib import Path
+from typing import ClassVar
 
 from bench import machine
+from bench.errors import MissingToolError
 from bench.process import find_tool
 from bench.servers.base import Server, Site
 
@@ -13,6 +16,7 @@ class Edgeproxy(Server):
     name = "edgeproxy"
     title = "edgeproxy"
     cache_header = "Cache-Status"
+    environ: ClassVar[dict[str, str]] = {}
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
@@ -24,10 +28,30 @@ class Edgeproxy(Server):
         toggle.write_text("EDGEPROXY_TRACING=on\n")
         config = self.configure("edgeproxy.toml", runtime=runtime)
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("EDGEPROXY_", "OTEL_"))}
-        self.start(self._edgeproxy, "run", "-c", str(config), environ=environ | {"EDGEPROXY_ENV_FILE": str(toggle)})
+        self.start(
+            self._edgeproxy,
+            "run",
+            "-c",
+            str(config),
+            environ=environ | self.environ | {"EDGEPROXY_ENV_FILE": str(toggle)},
+        )
 
     def worker_pid(self) -> int:
         return self.descendant("edgeproxy.node.worker")
 
     def version(self) -> str:
         return machine.first_output_line(self._edgeproxy, "--version")
+
+
+class Compiled(Edgeproxy):
+    """The same node with its data plane compiled by `make fast`."""
+
+    name = "compiled"
+    title = "edgeproxy, compiled"
+    build = Path(__file__).resolve().parents[2] / "build" / "compiled"
+    environ: ClassVar[dict[str, str]] = {"PYTHONPATH": str(build)}
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        if not (self.build / ".stamp").exists():
+            raise MissingToolError("build/compiled", "make fast")
