@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.logging import AppendSink, nginx_line
-from tests.ledger.parts import ROOT, record
+from tests.ledger.parts import ROOT, record, wait_until
 
 LINE = re.compile(
     rb'(?P<client>\S+) - (?P<trace>\S+) \[(?P<time>[^]]+)\] "(?P<request>[^"]*)" (?P<status>\S+) (?P<size>\S+) '
@@ -104,11 +104,9 @@ def test_nginx_itself_writes_the_same_escapes(tmp_path: Path) -> None:
     agent = 'x"\\\t\u00e9\u2028~ end'
     server = subprocess.Popen([nginx, "-p", str(tmp_path), "-c", "nginx.conf"], stderr=subprocess.DEVNULL)
     try:
-        from tests.ledger.parts import wait_until
-
-        wait_until(listening.exists, "nginx listens")
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(listening))
+            # The file is there before nginx listens on it.
+            wait_until(lambda: client.connect_ex(str(listening)) == 0, "nginx listens")
             client.sendall(b"GET / HTTP/1.0\r\nUser-Agent: " + agent.encode() + b"\r\n\r\n")
             while client.recv(1000):
                 pass
