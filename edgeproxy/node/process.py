@@ -190,16 +190,10 @@ class Keeper:
             code = await asyncio.shield(process.exited)
             self._gone()
             self._on_death()
-            lived_s = time.monotonic() - process.started
+            lived_s = round(time.monotonic() - process.started, 3)
             quick = quick + 1 if lived_s < QUICK_DEATH_S else 0
-            _log.error(
-                "process_died",
-                name=name,
-                pid=process.pid,
-                how=describe_exit(code),
-                lived_s=round(lived_s, 3),
-                quick=quick,
-            )
+            how = describe_exit(code)
+            _log.error("process_died", name=name, pid=process.pid, how=how, lived_s=lived_s, quick=quick)
             process = await self._replace(BACK_OFF_S if quick >= QUICK_DEATHS else 0.0)
             if await process.wait_ready():
                 _log.info("process_replaced", name=name, pid=process.pid, after_ms=_since_ms(process))
@@ -209,9 +203,8 @@ class Keeper:
             await asyncio.sleep(delay_s)
             try:
                 return self._spawn()
-            except (
-                OSError
-            ) as error:  # no memory, no more processes: the node lives on with what it has, and tries again
+            except OSError as error:
+                # No memory, or no more processes: the node lives on with what it has, and this is tried again.
                 _log.error("process_not_started", name=self.program.name, error=str(error))
                 delay_s = BACK_OFF_S
 
