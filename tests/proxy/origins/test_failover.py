@@ -1,5 +1,6 @@
 """An origin with several urls: taken in turn, the next when one is dead, and the dead one again after its time."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,11 +11,19 @@ from tests.proxy.edges import Edge
 from tests.support import Origin, free_port, gated, reply, request, until
 
 
+class Slammer(Origin):
+    """Takes every connection and closes it at once, as a balancer does that has nobody behind it."""
+
+    def _serve(self, sock: socket.socket, number: int) -> None:
+        sock.close()
+
+
 class World:
     """One node, with an origin for each test: urls that live, urls that are dead."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.in_turn = [stack.enter_context(Origin()) for _ in range(3)]
+        self.slammer = stack.enter_context(Slammer())
         self.alive = stack.enter_context(Origin())
         self.dead = {name: free_port() for name in ("first", "back", "always", "late", "x", "y", "z")}
         dead = {name: f"http://127.0.0.1:{port}" for name, port in self.dead.items()}
@@ -25,6 +34,8 @@ class World:
                 all={"urls": [dead["x"], dead["y"], dead["z"]]},
                 back={"urls": [dead["back"], self.alive.url], "fail_timeout": 0.4},
                 always={"urls": [dead["always"], self.alive.url], "fail_timeout": 0},
+                slam={"urls": [self.slammer.url, self.alive.url]},
+                one={"urls": [origin.url for origin in self.in_turn], "max_connections": 1},
                 late={"urls": [dead["late"]], "fail_timeout": 60},
                 named={"urls": [f"http://localhost:{self.alive.port}"]},
                 unnamed={"urls": ["http://no-such-host.invalid"]},
@@ -106,6 +117,26 @@ def test_with_fail_timeout_0_a_dead_url_keeps_its_turns(world: World) -> None:
     records = [world.edge.record(world.edge.get("/always/x")) for _ in range(6)]
     assert [record["status"] for record in records] == [200] * 6
     assert [len(record["attempts"]) for record in records].count(2) >= 3
+
+
+def test_a_url_that_hangs_up_before_it_answers_is_stepped_over_where_that_is_safe(world: World) -> None:
+    responses = [world.edge.get("/slam/x") for _ in range(4)]
+    assert [response.status for response in responses] == [200] * 4
+    tried = [world.edge.record(response)["attempts"] for response in responses]
+    assert max(len(attempts) for attempts in tried) == 2
+    for attempts in tried:
+        for attempt in attempts[:-1]:
+            assert attempt["error"]["type"] == "origin_closed"
+            assert attempt["address"] == f"127.0.0.1:{world.slammer.port}"
+    statuses = [world.edge.get("/slam/x", method="POST").status for _ in range(4)]
+    assert set(statuses) == {200, 502}
+
+
+def test_an_idle_connection_to_one_url_makes_room_for_one_to_the_next(world: World) -> None:
+    before = [len(origin.requests) for origin in world.in_turn]
+    for _ in range(6):
+        assert world.edge.get("/one/x").status == 200
+    assert [len(origin.requests) - count for origin, count in zip(world.in_turn, before, strict=True)] == [2, 2, 2]
 
 
 def test_an_only_url_is_always_tried(world: World) -> None:

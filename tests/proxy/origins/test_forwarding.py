@@ -194,6 +194,16 @@ def test_interim_responses_come_through_in_their_order(edge: Edge) -> None:
     assert edge.record(response)["status"] == 200
 
 
+def test_interim_responses_to_head_come_through_as_well(edge: Edge) -> None:
+    edge["app"].on("/app/head-hints", raw(INTERIM, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"))
+    with edge.connect() as client:
+        for _ in range(2):
+            response = client.get("/app/head-hints", method="HEAD")
+            assert ([one.status for one in response.interim], response["content-length"]) == ([103], "5")
+    first, second = edge["app"].seen("/app/head-hints")
+    assert first.connection == second.connection
+
+
 def test_a_client_of_1_0_gets_no_interim_response(edge: Edge) -> None:
     edge["app"].on("/app/old", raw(INTERIM, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
     with edge.connect() as client:
