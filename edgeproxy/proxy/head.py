@@ -69,7 +69,7 @@ def exchange(
     if begins_with_head and data.startswith(b" HTTP/1.1\r\n", len(method) + 1 + len(url)):
         minor = 1
     else:
-        minor = _minor(parser, method, url, data)
+        minor = _minor(parser, method, url, data.lstrip(b"\r\n") if begins_with_head else None, data)
     if b" \r\n" in data or b"\t\r\n" in data:  # llhttp leaves it to others to take white space off a value's end
         lines = [(name, value.rstrip(b" \t")) for name, value in lines]
     names = {name.lower(): value for name, value in lines}
@@ -168,13 +168,14 @@ def _check_size(url: bytes, lines: FieldLines, limits: Limits) -> None:
         raise head_too_large(limits.header_bytes)
 
 
-def _minor(parser: httptools.HttpRequestParser, method: bytes, url: bytes, data: bytes) -> int:
+def _minor(parser: httptools.HttpRequestParser, method: bytes, url: bytes, head: bytes | None, data: bytes) -> int:
     version = parser.get_http_version()
     if version not in {"1.0", "1.1"}:
         message = f"HTTP/{version} is not served on this connection; HTTP/1.1 and HTTP/1.0 are"
         raise Refusal("unsupported_version", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, message)
     # The parser hides that there was more than one space, or a protocol other than HTTP.
-    if b"%b %b HTTP/%b\r\n" % (method, url, version.encode()) not in data:
+    line = b"%b %b HTTP/%b\r\n" % (method, url, version.encode())
+    if line not in data or (head is not None and not head.startswith(line)):
         raise _bad("malformed_request", "the request line is not 'METHOD SP TARGET SP HTTP/1.x'")
     return int(version[-1])
 

@@ -77,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_head = False
         self._head_bytes = 0
         self._head_pieces: list[bytes] = []
+        self._pieces_begin_with_head = True
         self._head_started = 0.0
         self._url = b""
         self._lines: FieldLines = []
@@ -240,15 +241,17 @@ class ClientConnection(asyncio.Protocol):
         if self._deaf:
             raise _NoMoreError
         data = self._data
+        begins_with_head = self._untouched
         if self._head_bytes:
             data = b"".join((*self._head_pieces, data))
+            begins_with_head = self._pieces_begin_with_head
         exchange = request_head.exchange(
             self,
             self._parser,
             self._url,
             self._lines,
             data,
-            self._untouched,
+            begins_with_head,
             self._head_started,
             self.pipeline.limits,
         )
@@ -499,11 +502,12 @@ class ClientConnection(asyncio.Protocol):
         else:
             if not self._write_paused:
                 self.deadline = self._head_started + self.pipeline.limits.header_timeout
+            self._pieces_begin_with_head = self._untouched
             if self._untouched:
                 self._head_bytes = len(data)
             else:  # it begins somewhere behind other requests: what is known of it counts
                 self._head_bytes = 1 + len(self._url) + sum(len(name) + len(value) for name, value in self._lines)
-                data = data[data.rfind(b"\r\n\r\n") + 4 :]
+                data = data[max(0, data.rfind(b"\r\n\r\n")) :]
             self._head_pieces = [data]
         limits = self.pipeline.limits
         if len(self._url) > limits.uri_bytes:
@@ -524,7 +528,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _malformed(self, error: httptools.HttpParserError) -> None:
         if not self._deaf:
-            data = self._head_pieces[0] if self._head_bytes else self._data if self._untouched else b""
+            known = self._pieces_begin_with_head if self._head_bytes else self._untouched
+            data = b"" if not known else self._head_pieces[0] if self._head_bytes else self._data
             self._refuse(request_head.malformed(error, data, in_head=self._in_head))
 
     def _refuse(self, error: ProxyError) -> None:
