@@ -1,8 +1,10 @@
 """The client's side of HTTP/1 without sockets: however the bytes are cut, they mean the same."""
 
 import asyncio
+import itertools
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -213,14 +215,18 @@ async def test_a_good_request_is_the_same_however_it_is_cut(pipeline: Listening,
         assert await converse(pipeline, pieces) == (expected, [404] * len(expected), False), pieces
 
 
-@pytest.mark.parametrize("second", GOOD)
 @pytest.mark.parametrize("first", GOOD)
-async def test_good_requests_do_not_change_each_other(pipeline: Listening, first: str, second: str) -> None:
-    data = GOOD[first][0] + GOOD[second][0]
-    expected = GOOD[first][1] + GOOD[second][1]
-    at = len(GOOD[first][0])
-    for pieces in ([data], [data[:at], data[at:]], [data[: at - 1], data[at - 1 :]], [data[: at + 1], data[at + 1 :]]):
-        assert await converse(pipeline, pieces) == (expected, [404] * len(expected), False), pieces
+async def test_good_requests_do_not_change_each_other(pipeline: Listening, first: str) -> None:
+    dice = random.Random(first)
+    for second, (data, requests) in GOOD.items():
+        both = GOOD[first][0] + data
+        expected = GOOD[first][1] + requests
+        at = len(GOOD[first][0])
+        places: list[Sequence[int]] = [[], [at - 1], [at], [at + 1], [at - 2, at + 9], range(len(both))]
+        places += [sorted(dice.choices(range(len(both)), k=dice.randint(2, 8))) for _ in range(10)]
+        for place in places:
+            pieces = [both[start:end] for start, end in itertools.pairwise([0, *place, len(both)]) if start < end]
+            assert await converse(pipeline, pieces) == (expected, [404] * len(expected), False), (second, pieces)
 
 
 @pytest.mark.parametrize("name", GOOD)
