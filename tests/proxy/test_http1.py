@@ -222,8 +222,8 @@ async def test_good_requests_do_not_change_each_other(pipeline: Listening, first
         both = GOOD[first][0] + data
         expected = GOOD[first][1] + requests
         at = len(GOOD[first][0])
-        places: list[Sequence[int]] = [[], [at - 1], [at], [at + 1], [at - 2, at + 9], range(len(both))]
-        places += [sorted(dice.choices(range(len(both)), k=dice.randint(2, 8))) for _ in range(10)]
+        places: list[Sequence[int]] = [[], [at - 1], [at], [at + 1], [at - 2, at + 9]]
+        places += [sorted(dice.choices(range(len(both)), k=dice.randint(2, 8))) for _ in range(4)]
         for place in places:
             pieces = [both[start:end] for start, end in itertools.pairwise([0, *place, len(both)]) if start < end]
             assert await converse(pipeline, pieces) == (expected, [404] * len(expected), False), (second, pieces)
