@@ -76,7 +76,6 @@ BROKEN = {
     "a single quote left open": ("B=1\nA='x\n", 2, f'"A=\'x": {SYNTAX}', "env_file_syntax"),
     "text behind a quote": ('A="x"y\n', 1, f'"A=\\"x\\"y": {SYNTAX}', "env_file_syntax"),
     "a quote that begins in a comment": (';A="x\ny"\n', 1, f'";A=\\"x\\ny\\"": {SYNTAX}', "env_file_syntax"),
-    "a quote that begins in a comment": (';A="x\ny"\n', 1, f'";A=\\"x\\ny\\"": {SYNTAX}', "env_file_syntax"),
     "a name with a dash": ("A-B=1\n", 1, f'"A-B=1": {SYNTAX}', "env_file_syntax"),
     "a name that begins with a digit": ("1A=1\n", 1, f'"1A=1": {SYNTAX}', "env_file_syntax"),
     "a name in quotes": ("'A'=1\n", 1, f"\"'A'=1\": {SYNTAX}", "env_file_syntax"),

@@ -53,7 +53,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one MiB; needs root."""
     path = tmp_path / "disk"
     path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True, check=False
+    ).returncode:
         pytest.skip("can't mount a tmpfs here")
     yield path
     subprocess.run(["umount", "-l", path], check=True)
