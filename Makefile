@@ -2,6 +2,7 @@
 #
 #   make setup PYTHON=/path/to/python3.13    builds .venv with that interpreter
 #   make test ARGS="tests/ledger -k ring"    runs some of the tests
+#   make test JOBS=1                         runs them one after the other
 #   make lock UPGRADE=1                      takes the newest versions that pyproject.toml allows
 
 SHELL := /bin/bash
@@ -13,6 +14,8 @@ INSTALLED := .venv/.installed
 COMPILED := build/compiled/.stamp
 ARGS ?=
 UPGRADE ?=
+# Tests at a time. Most of them wait (for a node, for a timeout), so there are two for each processor.
+JOBS ?= $(shell expr 2 '*' $$(nproc))
 PYTHON ?=
 
 # What each of them brings along through apt where it may: a command or a file, and the package that has it.
@@ -42,7 +45,7 @@ tools: ## install what the tests run beside the node (redis-server, nginx, wrk, 
 
 test: setup ## run all tests (brings the tools along where it may)
 	@scripts/apt-install.sh $(TEST_TOOLS) || echo "Tests that need what is missing are skipped." >&2
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses $(if $(filter 1,$(JOBS)),0,$(JOBS)) --dist loadscope $(ARGS)
 
 lint: setup ## check style, formatting and types
 	$(BIN)/ruff check
