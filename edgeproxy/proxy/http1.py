@@ -39,8 +39,6 @@ LINGER_S = 2.0
 JOINED_BODY_BYTES = 32 * 1024
 """Bodies up to this size are copied behind their head into one write; larger ones are written on their own, without a
 copy."""
-BULK_BYTES = 64 * 1024
-"""A read of more than this is part of a long body."""
 _RESET = struct.pack("ii", 1, 0)
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
 
@@ -112,14 +110,8 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = time.monotonic() + self.pipeline.limits.header_timeout
 
     def data_received(self, data: bytes) -> None:
-        """Leave the data to the tick's second burst, but for large pieces: 8 MB of those would come in a burst before
-        anybody could say stop.
-        """
-        if len(data) > BULK_BYTES:
-            self._tick.settle(self)
-            self.received(data)
-        else:
-            self._tick.requested(self, data)
+        """Leave the data to the tick's second burst."""
+        self._tick.requested(self, data)
 
     def received(self, data: bytes) -> None:
         """Parse; every complete head goes to the pipeline from within `feed_data`."""
