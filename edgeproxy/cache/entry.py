@@ -3,6 +3,22 @@
 from typing import Final
 
 
+class Variants:
+    """Stands in the index for a resource whose responses vary: which request fields select among them."""
+
+    __slots__ = ("entries", "generation", "key", "vary")
+
+    SIZE_BYTES: Final = 256
+    """What it costs; counted with every entry, of which most resources have one or two."""
+
+    def __init__(self, key: bytes, vary: tuple[bytes, ...], generation: int) -> None:
+        """Belong to a primary key, with no entry yet."""
+        self.key = key
+        self.vary = vary
+        self.generation = generation
+        self.entries = 0
+
+
 class Entry:
     """A complete stored response.
 
@@ -22,6 +38,7 @@ class Entry:
         "older",
         "size_bytes",
         "status",
+        "variants",
         "visited",
     )
 
@@ -59,6 +76,7 @@ class Entry:
         self.visited = False
         self.newer: Entry | None = None
         self.older: Entry | None = None
+        self.variants: Variants | None = None
 
 
 class Filling:

@@ -7,21 +7,9 @@ costs one attribute store.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
-from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.entry import Entry, Variants
 from edgeproxy.cache.key import variant_key
-
-
-class _Variants:
-    """Stands in the index for a resource whose responses vary: which request fields select among them."""
-
-    __slots__ = ("generation", "vary")
-    SIZE_BYTES: Final = 256
-
-    def __init__(self, vary: tuple[bytes, ...], generation: int) -> None:
-        self.vary = vary
-        self.generation = generation
 
 
 class HotMemory:
@@ -33,7 +21,7 @@ class HotMemory:
         self.size_bytes = 0
         self.evictions = 0
         self._entries: dict[bytes, Entry] = {}
-        self._variants: dict[bytes, _Variants] = {}
+        self._variants: dict[bytes, Variants] = {}
         self._newest: Entry | None = None
         self._oldest: Entry | None = None
         self._hand: Entry | None = None
@@ -58,11 +46,15 @@ class HotMemory:
 
     def put(self, key: bytes, vary: Sequence[bytes], names: Mapping[bytes, bytes], entry: Entry) -> bool:
         """Store a response in place of the one for the same key and variant; False if it can't fit at all."""
+        variants = None
+        size = entry.size_bytes
         if vary:
-            key = self._variant(key, tuple(sorted(set(vary))), names)
+            variants = self._varying(key, tuple(sorted(set(vary))))
+            key = variant_key(key, variants.generation, variants.vary, names)
+            size += Variants.SIZE_BYTES
         else:
             self._variants.pop(key, None)
-        size = entry.size_bytes + len(key)
+        size += len(key)
         previous = self._entries.get(key)
         if previous is not None:
             self._remove(previous)
@@ -74,6 +66,11 @@ class HotMemory:
             self._evict()
         self._entries[key] = entry
         self.size_bytes += size
+        if variants is not None:
+            # Put into the index last: it leaves with its last entry, which may have been one of those removed above.
+            self._variants[variants.key] = variants
+            variants.entries += 1
+            entry.variants = variants
         entry.older = self._newest
         if self._newest is not None:
             self._newest.newer = entry
@@ -91,18 +88,13 @@ class HotMemory:
         variants = self._variants.pop(key, None)
         return entry is not None or variants is not None
 
-    def _variant(self, key: bytes, vary: tuple[bytes, ...], names: Mapping[bytes, bytes]) -> bytes:
+    def _varying(self, key: bytes, vary: tuple[bytes, ...]) -> Variants:
         variants = self._variants.get(key)
-        if variants is None or variants.vary != vary:
-            unvaried = self._entries.get(key)
-            if unvaried is not None:
-                self._remove(unvaried)
-            self._generation += 1
-            # The index of variants is bounded by count: each is far smaller than the smallest entry.
-            if len(self._variants) * _Variants.SIZE_BYTES > self.capacity_bytes // 4:
-                self._variants.clear()
-            variants = self._variants[key] = _Variants(vary, self._generation)
-        return variant_key(key, variants.generation, variants.vary, names)
+        if variants is not None and variants.vary == vary:
+            return variants
+        self.discard(key)
+        self._generation += 1
+        return Variants(key, vary, self._generation)
 
     def _evict(self) -> None:
         hand = self._hand or self._oldest
@@ -128,3 +120,8 @@ class HotMemory:
         else:
             self._oldest = entry.newer
         entry.newer = entry.older = None
+        variants = entry.variants
+        if variants is not None:
+            variants.entries -= 1
+            if not variants.entries and self._variants.get(variants.key) is variants:
+                del self._variants[variants.key]

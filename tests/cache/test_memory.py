@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.cache import Entry, HotMemory
-from edgeproxy.cache.entry import Filling
+from edgeproxy.cache.entry import Filling, Variants
 
 ENTRY_BYTES = Entry.OVERHEAD_BYTES + 100
 KEY_BYTES = 10
@@ -138,7 +138,14 @@ class TestTheBound:
         for number in range(1000):
             hot.put(key(str(number)), (b"accept",), {b"accept": b"*/*"}, entry())
         assert hot.size_bytes <= hot.capacity_bytes
-        assert len(hot._variants) < 100
+        assert len(hot._variants) == len(hot) > 4
+
+    def test_no_resource_is_lost_for_the_sake_of_others_in_its_index(self) -> None:
+        hot = memory(1000)
+        names = [str(number) for number in range(600)]
+        for name in names:
+            hot.put(key(name), (b"accept",), {b"accept": b"*/*"}, entry())
+        assert all(hot.get(key(name), {b"accept": b"*/*"}) for name in names)
 
 
 class TestSieve:
@@ -312,7 +319,7 @@ class Model:
     lines: list[Line] = field(default_factory=list)
     hand: Line | None = None
     vary: dict[str, int | None] = field(default_factory=dict)
-    """For each resource the generation of its variants, None while it does not vary."""
+    """For each resource the generation of its variants, None while it has none."""
     generation: int = 0
 
     def get(self, name: str, value: str) -> bytes | None:
@@ -323,19 +330,21 @@ class Model:
         return found.body
 
     def put(self, name: str, value: str | None, size: int, body: bytes) -> bool:
+        generation = None if value is None else self.vary.get(name)
         if value is None:
             self.vary[name] = None
-        elif self.vary.get(name) is None:
-            self._remove(self._find((name, 0, None)))
+        elif generation is None:
+            self.discard(name)
             self.generation += 1
-            self.vary[name] = self.generation
-        full = self._name(name, value or "")
+            generation = self.generation
+        full = (name, generation or 0, value)
         self._remove(self._find(full))
         if size > self.capacity:
             return False
         while sum(line.size for line in self.lines) + size > self.capacity:
             self._evict()
         self.lines.append(Line(full, size, body))
+        self.vary[name] = generation
         return True
 
     def discard(self, name: str) -> None:
@@ -355,6 +364,9 @@ class Model:
         if self.hand is line:
             self.hand = self._newer(line)
         self.lines.remove(line)
+        name, generation, _ = line.name
+        if self.vary.get(name) == generation and all(other.name[:2] != (name, generation) for other in self.lines):
+            self.vary[name] = None
 
     def _newer(self, line: Line) -> Line | None:
         at = self.lines.index(line) + 1
@@ -366,7 +378,7 @@ class Model:
             line.visited = False
             line = self._newer(line) or self.lines[0]
         self.hand = self._newer(line)
-        self.lines.remove(line)
+        self._remove(line)
 
 
 NAMES = st.sampled_from("abcdef")
@@ -393,10 +405,10 @@ def test_any_run_of_calls_gives_what_the_model_gives(steps: list[tuple[str, ...]
                 size = stored.size_bytes + KEY_BYTES
                 fields = {b"v": value.encode()} if value else NO_FIELDS
                 if value:
-                    # The variant's key: primary, generation and value, each behind a NUL.
+                    # The variant's key has generation and value behind the primary key, each behind a NUL.
                     changes = model.vary.get(name) is None
                     generation = model.generation + 1 if changes else model.vary[name]
-                    size += len(f"\0{generation}\0{value}")
+                    size += len(f"\0{generation}\0{value}") + Variants.SIZE_BYTES
                 kept = hot.put(key(name), (b"v",) if value else (), fields, stored)
                 assert kept == model.put(name, value, size, stored.body)
             case ("discard", name):
