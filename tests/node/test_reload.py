@@ -132,6 +132,7 @@ class TestTheNumberOfWorkers:
             load.more(200)
             until(lambda: len(node.status().workers) == after, "the old ones to be gone")
             load.more(50)
+            until(lambda: all(worker.requests for worker in node.status().workers), "each worker to get some")
         assert not load.failures
         assert sorted(serving(node)) == list(range(after))
 

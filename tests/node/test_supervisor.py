@@ -212,10 +212,13 @@ class TestEnding:
         orphans = [node.scribe_pid, *node.worker_pids]
         with node.connect() as client:
             client.get("/")
+            slow = node.worker(1).pid
+            os.kill(slow, signal.SIGSTOP)  # one that has the address for longer than the next one takes to start
             os.kill(node.supervisor_pid, signal.SIGKILL)
             until(lambda: not node.is_running(), "the supervisor to be dead")
             with pytest.raises(NotRunningError):
                 node.status()
+            threading.Timer(2.0, os.kill, (slow, signal.SIGCONT)).start()
             node.start()
         until(lambda: not any(map(is_alive, orphans)), "the orphans to leave")
         with node.connect() as client:

@@ -11,6 +11,12 @@ PROMPT_S = 1.0
 """What the toggle has to take effect in."""
 
 
+@pytest.fixture(autouse=True)
+def _news_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is seen is seen by the kernel's news, not by looking now and then."""
+    monkeypatch.setattr(watch, "LOOK_S", 600)
+
+
 class Changes:
     """What was yielded so far."""
 
@@ -146,6 +152,7 @@ async def test_without_news_from_the_kernel_the_file_is_looked_at(
         raise OSError(28, "inotify watch limit reached")
 
     monkeypatch.setattr(watch, "awatch", no_watches_left)
+    monkeypatch.setattr(watch, "LOOK_S", 0.1)
     path = tmp_path / "env"
     async with watching(path) as seen:
         path.write_text("one\n")
