@@ -95,6 +95,7 @@ class ClientConnection(asyncio.Protocol):
         self._half_closed = False
         self._write_paused = False
         self._unsent_bytes = 0
+        self._read_since = 0.0  # when reading last went on after requests had waited
 
     # --- the transport's calls
 
@@ -149,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
         self._half_closed = True
         self._in_head = False  # that request will never be one
         if self._incoming is not None or (self._active is None and not self._queue):
-            self.transport.close()
+            self._part()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -178,7 +179,8 @@ class ClientConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._write_paused = False
-        self._expect_more()
+        if not self.transport.given_up:
+            self._expect_more()
         if self._active is None:
             self._next()
         elif self._active.fetch is not None:
@@ -189,7 +191,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = NEVER
         limits = self.pipeline.limits
         active = self._active
-        if self._write_paused:
+        if self._write_paused or self.transport.given_up:
             unsent = self.transport.unsent_bytes()
             if self._unsent_bytes < 0 or unsent < self._unsent_bytes:
                 self._unsent_bytes = unsent
@@ -198,11 +200,11 @@ class ClientConnection(asyncio.Protocol):
             message = f"the client read nothing for {limits.send_timeout} s (limits.send_timeout)"
             self._give_up(ClientGone("send_timeout", message, outcome="timeout"))
         elif self._lingering or (active is None and not self._in_head):
-            self.transport.close()
+            self._part()
         elif active is not None and not active.body_complete:
             message = f"no more of the request's body came within {limits.body_timeout} s (limits.body_timeout)"
             self._body_failed(active, ClientTimeout("body_timeout", message))
-        elif self._in_head:
+        elif self._in_head and not self._queued:  # where requests wait, it is the edge that reads no more
             message = f"the request's head was not complete within {limits.header_timeout} s (limits.header_timeout)"
             self._refuse(ClientTimeout("header_timeout", message))
 
@@ -329,7 +331,9 @@ class ClientConnection(asyncio.Protocol):
             return
         self._pumping = True
         while self._queue and self._active is None and not self._write_paused and not self._closing:
-            self._begin(self._queue.popleft())
+            exchange = self._queue.popleft()
+            exchange.now_ns = time.time_ns()  # what is stored is as old as it is now
+            self._begin(exchange)
         self._pumping = False
         if self._active is None and not self._queue and not self._closing:
             self._idle()
@@ -338,7 +342,9 @@ class ClientConnection(asyncio.Protocol):
         if self._half_closed or (self.pipeline.draining and not self._in_head):
             self.close()
             return
-        self._queued = False
+        if self._queued:
+            self._queued = False
+            self._read_since = time.monotonic()
         self.transport.resume_reading()
         self._expect_more()
 
@@ -350,7 +356,7 @@ class ClientConnection(asyncio.Protocol):
             wants = not self._body_paused and not active.expects_continue
             self.deadline = time.monotonic() + limits.body_timeout if wants else NEVER
         elif self._in_head:
-            self.deadline = self._head_started + limits.header_timeout
+            self.deadline = max(self._head_started, self._read_since) + limits.header_timeout
         else:
             self.deadline = NEVER if active is not None else time.monotonic() + limits.keepalive_timeout
 
@@ -426,7 +432,7 @@ class ClientConnection(asyncio.Protocol):
 
     def cut(self, exchange: Exchange) -> None:
         """Break off a response that has begun, so that no client takes it for whole."""
-        self._active = None
+        self._active = self._incoming = None
         self._closing = self._deaf = True
         if self._framing is Framing.CLOSE:
             # Here an orderly close would read as the body's end: only a reset tells (RFC 9112 §8).
@@ -435,7 +441,7 @@ class ClientConnection(asyncio.Protocol):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
         else:
-            self.transport.close()
+            self._part()
         del exchange
 
     def pause_body(self) -> None:
@@ -468,7 +474,7 @@ class ClientConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close in order: what was written still goes out."""
         self._closing = self._deaf = True
-        self.transport.close()
+        self._part()
 
     def abort(self, error: ProxyError) -> None:
         """Close now; what was under way gets `error`."""
@@ -558,6 +564,12 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = time.monotonic() + LINGER_S
         self.transport.write_eof()
         self.transport.resume_reading()
+
+    def _part(self) -> None:
+        """Close once everything is sent, or as soon as the client takes nothing of it any more."""
+        self.transport.close()
+        self._unsent_bytes = -1
+        self.deadline = 0.0
 
     def _give_up(self, error: ProxyError) -> None:
         under_way = [*([self._active] if self._active else []), *self._queue]
