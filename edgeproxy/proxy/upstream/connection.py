@@ -163,6 +163,8 @@ class OriginConnection(asyncio.Protocol):
         end a response.
         """
         self._ended = True
+        if self.fetch is None:
+            self.pool.withdraw(self)  # now, and not when the loop has closed it: a request may come in this very tick
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The origin closed; the end of a response only where the response says so."""
