@@ -58,6 +58,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run the node until it is told to stop. Raises SettingsError or NodeError when it can't be started."""
+        self._hear_signals()
         self._effective = self._source.read()
         configure(self._effective.config.log.level, process="supervisor")
         runtime = RuntimeDir.resolve(self._effective.config.node.runtime_dir, os.environ)
@@ -86,15 +87,21 @@ class Supervisor:
         self._control.set_tracing(self._effective.tracing)
         self._describe()
 
-    async def _serve(self, runtime: RuntimeDir) -> None:
+    def _hear_signals(self) -> None:
+        """Make signals events of the loop; its first turn comes when all that the handlers ask for is there."""
         loop = asyncio.get_running_loop()
         handlers: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGHUP: self._told_to_reload.set,
-            signal.SIGUSR1: self._fleet.reopen_log,
+            signal.SIGUSR1: self._reopen_log,
             **dict.fromkeys(self._stop_signals, self._stop),
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
+
+    def _reopen_log(self) -> None:
+        self._fleet.reopen_log()
+
+    async def _serve(self, runtime: RuntimeDir) -> None:
         try:
             await self._until_stopped(self._start(runtime))
             if not self._told_to_stop.is_set():

@@ -164,7 +164,7 @@ class TestEveryLineDoesWhatItSays:
     def test_the_log_can_be_followed(self, demo: Demo, shows: str, tmp_path: Path) -> None:
         output = tmp_path / "output"
         with output.open("wb") as file:
-            command = ["bash", "-c", f"exec {demo.command(shows)}"]
+            command = ["env", "--default-signal=INT", "bash", "-c", f"exec {demo.command(shows)}"]
             tail = subprocess.Popen(command, stdout=file, stderr=file)
         try:
 

@@ -15,6 +15,7 @@ from edgeproxy.cli import COMMANDS
 from tests.support import Node, Origin, until
 
 EDGEPROXY = [sys.executable, "-m", "edgeproxy"]
+AS_AT_A_TERMINAL = ["env", "--default-signal=INT"]
 DATA_PLANE = {"edgeproxy.proxy", "edgeproxy.cache", "edgeproxy.node.worker", "uvloop", "httptools", "mitmproxy"}
 HEAVY = DATA_PLANE | {"starlette", "uvicorn", "watchfiles", "rich", "msgspec", "structlog", "asyncio"}
 
@@ -78,7 +79,8 @@ class TestTheCommand:
     def test_ctrl_c_is_no_error(self, tmp_path: Path) -> None:
         with Origin() as origin, Node(origin.url) as node:
             os.kill(node.supervisor_pid, signal.SIGSTOP)
-            command = [*EDGEPROXY, "trace", "off", "--timeout", "60", "-c", str(node.config_file)]
+            # As at a terminal: what is started in the background of a script ignores SIGINT.
+            command = [*AS_AT_A_TERMINAL, *EDGEPROXY, "trace", "off", "--timeout", "60", "-c", str(node.config_file)]
             with subprocess.Popen(command, **_pipes()) as process:
                 assert process.stderr
                 until(node.env_file.exists, "the command to wait for the node")
