@@ -33,6 +33,9 @@ from edgeproxy.proxy.upgrade import parser_behind
 if TYPE_CHECKING:
     from edgeproxy.proxy.pipeline import Pipeline
 
+DRAIN_IDLE_S = 1.0
+"""How long a worker that drains still waits for a request on a connection that has none under way: one that the client
+has just sent would else be gone without an answer, and without a line."""
 LINGER_S = 2.0
 """How long a refused client's remaining bytes are read and dropped, so that it gets to see the answer (RFC 9112
 §9.6)."""
@@ -339,7 +342,7 @@ class ClientConnection(asyncio.Protocol):
             self._idle()
 
     def _idle(self) -> None:
-        if self._half_closed or (self.pipeline.draining and not self._in_head):
+        if self._half_closed:
             self.close()
             return
         if self._queued:
@@ -358,7 +361,8 @@ class ClientConnection(asyncio.Protocol):
         elif self._in_head:
             self.deadline = max(self._head_started, self._read_since) + limits.header_timeout
         else:
-            self.deadline = NEVER if active is not None else time.monotonic() + limits.keepalive_timeout
+            patience = self._drain_patience_s() if self.pipeline.draining else limits.keepalive_timeout
+            self.deadline = NEVER if active is not None else time.monotonic() + patience
 
     # --- the pipeline's calls
 
@@ -460,16 +464,19 @@ class ClientConnection(asyncio.Protocol):
                 self._expect_more()
 
     def drain(self) -> None:
-        """Close as soon as nothing is under way: at once when idle, else with the response under way."""
+        """Close with the response under way, or, where there is none, with that to a request that comes very soon."""
         last = self._queue[-1] if self._queue else self._active
         if last is None:
             if not self._in_head:
-                self.close()
+                self.deadline = min(self.deadline, time.monotonic() + self._drain_patience_s())
         elif not last.response_started:
             last.keep_alive = False
             if last.body_complete:
                 self._deaf = True
                 self._in_head = False
+
+    def _drain_patience_s(self) -> float:
+        return min(DRAIN_IDLE_S, self.pipeline.limits.drain_timeout / 2)
 
     def close(self) -> None:
         """Close in order: what was written still goes out."""

@@ -235,6 +235,21 @@ class TestDrain:
         lines = node.log_lines(8)
         assert {line["outcome"] for line in lines} == {"ok"}
 
+    def test_a_request_that_crosses_the_end_of_its_worker_is_answered(
+        self, start_node: Callable[..., Node], path: str
+    ) -> None:
+        node = start_node(limits={"drain_timeout": 20})
+        with node.connect() as kept, node.connect() as new:
+            kept.get(path)
+            node.signal(signal.SIGTERM)
+            until(lambda: {worker.state for worker in node.status().workers} == {"draining"}, "the worker to drain")
+            for client in (kept, new):
+                response = client.get(path)
+                assert (response.status, response["connection"]) == (200, "close")
+                assert client.is_ended()
+        assert node.wait() == 0
+        assert [line["outcome"] for line in node.log_lines(3)] == ["ok"] * 3
+
     def test_what_takes_too_long_is_cut_and_recorded(
         self, start_node: Callable[..., Node], origin: Origin, path: str
     ) -> None:
