@@ -150,7 +150,6 @@ class AppendSink:
 
 def _append_whole(target: Target, data: bytes) -> bool:
     try:
-        # Someone who died while writing left a torn line: this one gets a line of its own.
         if target.begin():
             data = b"\n" + data
         written = os.write(target.fd, data)

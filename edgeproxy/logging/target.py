@@ -19,7 +19,11 @@ _STDOUT_FD = 1
 _STDOUT_LINK = f"/proc/self/fd/{_STDOUT_FD}"
 _FLAGS = os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _MODE = 0o640
-_LOOK_S = 0.002
+_LOOK_S = 0.0005
+_PATIENCE_S = 0.05
+_LONGEST_LINE = 1024 * 1024
+_BEGINNING = b'{"ts":"'
+"""How every record begins."""
 
 
 class Target:
@@ -79,45 +83,65 @@ class Target:
         """Return the file's size now, in bytes."""
         return os.fstat(self.fd).st_size
 
-    def begin(self) -> bool:
-        """Announce a write to a file; `end` must follow. True when the file ends in a line that is torn for good.
+    # Writing to a file that others write to, any of whom may die in the middle of a line.
+    #
+    # A write that is under way shows piece by piece, so at any moment the file may seem to end within a line. Who
+    # writes therefore holds a shared lock, and who gets the lock alone sees the file at rest: a line that is torn then
+    # is torn for good. The lock is not waited for longer than `_PATIENCE_S`: whoever holds it is at work on a few
+    # bytes, and if not, a line that may be glued to a torn one is better than none.
 
-        A write that is under way shows piece by piece, so the file may seem to end anywhere. Who writes therefore
-        holds a shared lock, and who gets the lock alone sees the file at rest. The lock only ever serves for that look:
-        it is not waited for, and a write without it (someone is looking) is as good as one with it.
+    def begin(self) -> bool:
+        """Announce a write to a file; `end` must follow. The file then ends with a whole line.
+
+        What is left of a record's line is cut off: its whole line is still in a ledger, or will be written as lost.
+        Anything else is not ours to cut: True when the write must begin with a newline because of it.
         """
-        self._lock(fcntl.LOCK_SH)
+        self._lock(fcntl.LOCK_SH, _PATIENCE_S)
         if not self._seems_torn():
             return False
-        if self.lock_alone():
-            return self._seems_torn()
-        self._lock(fcntl.LOCK_SH)
+        if self._lock(fcntl.LOCK_EX):
+            return self._seems_torn() and not self._cut()
+        self._lock(fcntl.LOCK_SH, _PATIENCE_S)
         return False
 
     def lock_alone(self, patience_s: float = 0.0) -> bool:
         """See to it that nobody is in the middle of a write until `end`; False when someone keeps being."""
-        deadline = time.monotonic() + patience_s
-        while not self._lock(fcntl.LOCK_EX):
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_LOOK_S)
-        return True
+        return self._lock(fcntl.LOCK_EX, patience_s)
 
     def end(self) -> None:
         """The write is over, or was given up."""
         with contextlib.suppress(OSError):
             fcntl.flock(self.fd, fcntl.LOCK_UN)
 
-    def _lock(self, kind: int) -> bool:
-        try:
-            fcntl.flock(self.fd, kind | fcntl.LOCK_NB)
-        except OSError:  # held by another, or a file system without locks
-            return False
-        return True
+    def _lock(self, kind: int, patience_s: float = 0.0) -> bool:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(self.fd, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(_LOOK_S)
+            except OSError:  # a file system without locks
+                return False
+            else:
+                return True
 
     def _seems_torn(self) -> bool:
         size = self.size()
         return size > 0 and os.pread(self.fd, 1, size - 1) != b"\n"
+
+    def _cut(self) -> bool:
+        """Cut a torn record off the file's end; False when what stands there is none."""
+        size = self.size()
+        start = max(0, size - _LONGEST_LINE)
+        last = os.pread(self.fd, size - start, start)
+        start += last.rfind(b"\n") + 1
+        torn = last[last.rfind(b"\n") + 1 :]
+        if not torn.startswith(_BEGINNING[: len(torn)]):
+            return False
+        os.ftruncate(self.fd, start)
+        return True
 
     def has_moved(self, path: str) -> bool:
         """Whether `path` now means another file, or this file was deleted.

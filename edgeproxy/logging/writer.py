@@ -10,8 +10,8 @@ How a line is written once:
   file, found by its inode even if it was renamed meanwhile, is read from the noted size on, and the lines of the batch
   that stand there are taken out of the ring. Workers whose ring was full may have appended whole lines of their own in
   between: those are passed over;
-- a line that was torn, at the very end of the file, gets its rest. If someone has written behind it, the line is
-  written once more in full, and the torn piece stays a line of its own that is no record.
+- a line that was torn, at the very end of the file, gets its rest. If someone else came first, they have cut the torn
+  piece off (`Target.begin`), and the line is written once more.
 
 On a stream (standard output, a pipe) nothing can be read back: a scribe that is killed between a write and the note of
 it writes that chunk, at most `PIPE_BUF` bytes or one line, twice.
@@ -107,7 +107,6 @@ class AccessLog:
             output = pieces if self._render is None else [b"".join(self._rendered(b"".join(pieces)))]
             taken = sum(map(len, pieces))
             if target.begin():
-                # A worker died while it wrote a line of its own. What is whole must not be glued to it.
                 os.write(target.fd, b"\n")
             ledger.begin_batch(target.inode, target.size(), taken)
             is_done = os.writev(target.fd, output) == sum(map(len, output))

@@ -166,11 +166,15 @@ def test_a_sink_follows_rotation(log: Path, tmp_path: Path) -> None:
     sink.close()
 
 
-def test_a_sink_begins_a_line_of_its_own_behind_a_torn_one(log: Path) -> None:
-    log.write_bytes(b'{"torn')
+def test_a_sink_cuts_off_a_torn_record_and_leaves_other_text_alone(log: Path) -> None:
+    log.write_bytes(b"other" + record(1)[:50])
     sink = AppendSink(str(log))
     assert sink.append(record(1))
-    assert log.read_bytes() == b'{"torn\n' + record(1)
+    assert log.read_bytes() == b"other" + record(1)[:50] + b"\n" + record(1)
+    with log.open("ab") as file:
+        file.write(record(2)[:50])
+    assert sink.append(record(3))
+    assert log.read_bytes() == b"other" + record(1)[:50] + b"\n" + record(1) + record(3)
     sink.close()
 
 
