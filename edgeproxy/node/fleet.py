@@ -10,6 +10,7 @@ import os
 import signal
 
 from edgeproxy.config import Config
+from edgeproxy.ledger import ledger_files
 from edgeproxy.node.control import Control, ControlWord
 from edgeproxy.node.crew import Crew
 from edgeproxy.node.errors import NodeError
@@ -44,6 +45,7 @@ class Fleet:
         self._control = control
         self._programs = programs
         self._crew: Crew | None = None
+        self._config: Config | None = None
         self._scribe: Keeper | None = None
         self._leaving: dict[asyncio.Task[None], Crew] = {}
 
@@ -65,6 +67,7 @@ class Fleet:
     async def start(self, config: Config) -> None:
         """Start everything. Raises StartError; what was started by then is `stop`'s to end."""
         self._write_config(1, config)
+        self._config = config
         self._crew = self._new_crew(1, self._listeners, config)
         self._scribe = self._new_scribe(1)
         self._publish(self._crew)
@@ -93,6 +96,7 @@ class Fleet:
             listeners.close_from(before if same else 0)
             raise
         self._crew = crew
+        self._config = config
         self._publish(crew)
         await self._hand_over(old, crew, config)
 
@@ -138,7 +142,19 @@ class Fleet:
             await asyncio.wait(self._leaving)
         if self._scribe:
             await self._scribe.stop(SCRIBE_PATIENCE_S)
+        if self._config and ledger_files(self._runtime.path):
+            await self._write_rest(self._config)
         self._control.set(ControlWord.SCRIBE_PID, 0)
+
+    async def _write_rest(self, config: Config) -> None:
+        """Have one more scribe write what is left where the last one went before the workers, as in a switch."""
+        generation = self._control.generation
+        scribe = self._new_scribe(generation)
+        with contextlib.suppress(NodeError):
+            self._write_config(generation, config)  # it went with the workers
+            await scribe.start()
+        await scribe.stop(SCRIBE_PATIENCE_S)
+        self._runtime.config(generation).unlink(missing_ok=True)
 
     def hurry(self) -> None:
         """Wait for no client any more."""

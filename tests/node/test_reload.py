@@ -93,6 +93,19 @@ class TestAChangedConfiguration:
         spans = [line["span_id"] for line in node.log_lines(load.answered)]
         assert len(set(spans)) == load.answered
 
+    def test_a_stop_in_its_midst_leaves_no_line_unwritten(self, start_node: StartNode) -> None:
+        node = start_node()
+        with Load(node.port) as load:
+            node.write_config(limits={"headers": 50})
+            scribe = node.scribe_pid
+            node.signal(signal.SIGHUP)
+            until(lambda: node.status().scribe_pid != scribe, "the scribe to be replaced")
+            load.more(1)
+            node.signal(signal.SIGTERM)
+            node.wait()
+        assert len(node.lines()) >= load.answered
+        assert not list(node.runtime_dir.glob("ledger-*"))
+
     def test_can_move_the_log(self, start_node: StartNode) -> None:
         node = start_node()
         moved = node.folder / "moved.log"
