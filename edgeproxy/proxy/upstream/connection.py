@@ -84,7 +84,7 @@ class OriginConnection(asyncio.Protocol):
         self.transport.write(data)
 
     def has_unread_answer(self) -> bool:
-        """Whether something the origin sent waits to be read; costs a system call, for uploads only."""
+        """Whether something the origin sent waits to be read; costs a system call."""
         return bool(self._poll.poll(0))
 
     def expect(self, what: str, timeout_s: float) -> None:
@@ -150,7 +150,7 @@ class OriginConnection(asyncio.Protocol):
             # Only now: bytes behind the response, in the same tick, would have been taken for the next fetch's.
             if self._unparsed:
                 self.drop()
-            elif self._reusable and not self.lost:
+            elif self._reusable and not self.lost and not self._ended:
                 self._reusable = False
                 self.pool.release(self)
         elif self._in_head:
@@ -168,8 +168,8 @@ class OriginConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The origin closed; the end of a response only where the response says so."""
-        self._tick.settle(self)
         self.lost = True
+        self._tick.settle(self)
         self.deadline = NEVER
         self.pool.lost(self)
         fetch = self.fetch
@@ -302,7 +302,7 @@ class OriginConnection(asyncio.Protocol):
         self.fetch = None
         self.used = True
         self._waiting_for = ""
-        self._reusable = reusable and fetch.exchange.body_complete and not self.lost and not self._reading_paused
+        self._reusable = reusable and fetch.is_sent and not self.lost and not self._reading_paused
         if not self._reusable:
             self.drop()
         fetch.on_end(trailers)

@@ -87,6 +87,11 @@ class Fetch:
         """Seconds from the last attempt's beginning to its response's first byte, or to now."""
         return (self._first_byte or time.monotonic()) - self.attempt.started
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether all of the request has gone to the origin: nothing of its body is to come or held back."""
+        return self.exchange.body_complete and not self._body
+
     # --- the pool's calls
 
     def connecting(self, address: Address) -> None:
@@ -172,7 +177,7 @@ class Fetch:
 
     def _speak(self) -> None:
         connection = self._connection
-        if connection is None or self.phase is Phase.DONE:
+        if connection is None or self.phase is Phase.DONE or not self._body:  # another attempt has taken it along
             return
         pending, self._body = self._body, []
         for data in pending:

@@ -67,6 +67,9 @@ class OriginPool:
 
     def release(self, connection: OriginConnection) -> None:
         """A connection is free for the next fetch."""
+        if self._waiting and connection.has_unread_answer():
+            connection.drop()  # most likely its end, behind the last answer: who waits gets a new one
+            return
         while self._waiting:
             fetch = self._waiting.popleft()
             if fetch.waits_in_queue():

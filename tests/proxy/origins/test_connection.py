@@ -26,6 +26,8 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 class Wanting:
     """A fetch, as far as a connection and its pool know one."""
 
+    is_sent = True
+
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.body = b""
