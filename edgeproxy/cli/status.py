@@ -70,7 +70,7 @@ def _show_node(seen: Status, console: Console) -> None:
 
 def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("worker", "pid", "state", "gen", "tracing", "clients", "open", "requests", "lost", "ledger"):
+    for column in ("worker", "pid", "state", "gen", "tracing", "clients", "open", "requests", "lines lost", "ledger"):
         table.add_column(column, no_wrap=True)
     for one in workers:
         table.add_row(

@@ -71,7 +71,8 @@ def _trace(at: Places) -> list[Stop]:
             f"curl -sS -w '\\n' -H '{_PARENT}' {at.url}/echo",
         ),
         Stop(
-            "The same id is in the edge's log and in the origin's.", f"grep {TRACE_ID} {at.access_log} {at.origin_log}"
+            "The same id is in the edge's log and in the origin's.",
+            f"sleep 1; grep {TRACE_ID} {at.access_log} {at.origin_log}",
         ),
         Stop(
             "A request's body reaches the origin: it counts five bytes.",
