@@ -17,6 +17,8 @@ Fields = Mapping[bytes, bytes]
 Directives = Mapping[bytes, bytes | None]
 
 SECOND_NS = 1_000_000_000
+CONTROL_BYTES_MAX = 1024
+"""A longer Cache-Control is not parsed: nobody is to fill the memory with what is remembered of it."""
 MAX_DELTA_S = 2**31
 """What a delta-seconds too large to hold counts as (RFC 9111 §1.2.2)."""
 
@@ -85,10 +87,12 @@ class Reuse(Enum):
 def directives(value: bytes | None) -> Directives | None:
     """Parse Cache-Control (RFC 9111 §5.2): directive names in lower case with their argument, quoted or not.
 
-    The first of a repeated directive counts. None when the field can't be parsed: it then means nothing that could be
-    relied on.
+    The first of a repeated directive counts. None when the field can't be parsed, or is far longer than any that means
+    something: there is nothing in it that could be relied on.
     """
-    return _NONE if value is None else _directives(value)
+    if value is None:
+        return _NONE
+    return _directives(value) if len(value) <= CONTROL_BYTES_MAX else None
 
 
 @lru_cache(maxsize=1024)

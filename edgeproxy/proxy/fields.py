@@ -54,12 +54,16 @@ def end_to_end(lines: FieldLines, names: Names, dropped: frozenset[bytes] = HOP_
     """The lines without those in `dropped` (lower case; take `HOP_BY_HOP` in) and those that Connection names."""
     connection = names.get(b"connection")
     if connection is not None:
-        named = _options(connection)
+        named = _options(connection) if len(connection) <= _KNOWN_OPTIONS_BYTES else tokens(connection)
         if not named <= dropped:
             dropped |= named
     if len(names) == len(lines):  # then both are in the same order, and nothing needs to be put into lower case again
         return [line for line, name in zip(lines, names, strict=True) if name not in dropped]
     return [line for line in lines if line[0].lower() not in dropped]
+
+
+_KNOWN_OPTIONS_BYTES = 256
+"""Longer values of Connection are not remembered: they need not recur, and would take up memory."""
 
 
 @lru_cache(maxsize=256)

@@ -41,6 +41,7 @@ _FORBIDDEN_TRAILERS = frozenset(
 """Fields that may not come after a body (RFC 9110 §6.5.1): they frame, route or guard the message."""
 _known_hosts: dict[bytes, bytes] = {}
 _KNOWN_HOSTS_MAX = 1024
+_KNOWN_HOST_BYTES = 255
 
 
 def exchange(
@@ -217,7 +218,7 @@ def _checked_host(host: bytes | None, minor: int) -> bytes:
     if len(_known_hosts) >= _KNOWN_HOSTS_MAX:
         _known_hosts.clear()
     lower = host.lower()
-    if lower:
+    if lower and len(lower) <= _KNOWN_HOST_BYTES:
         _known_hosts[host] = lower
     return lower
 

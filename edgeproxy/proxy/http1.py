@@ -142,6 +142,7 @@ class ClientConnection(asyncio.Protocol):
             except httptools.HttpParserError as error:
                 self._malformed(error)
                 return
+        self._data = b""  # an idle connection needs no memory of it
         if self._in_head:
             self._head_continues(data)
         elif self._incoming is not None:

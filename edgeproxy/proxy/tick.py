@@ -89,7 +89,11 @@ class Tick:
         while self._unsent:
             unsent, self._unsent = self._unsent, []
             for wire in unsent:
-                wire.flush()
+                try:
+                    wire.flush()
+                except Exception as error:  # noqa: BLE001 nor may it keep the others' answers back
+                    _report("what was written to a connection could not be sent", error)
+                    wire.abort()
         self._scheduled = False
         if self._answers or self._requests:
             self._schedule()
@@ -102,11 +106,14 @@ def _process(reader: Reader, data: bytes) -> None:
     try:
         reader.received(data)
     except Exception as error:  # noqa: BLE001 what one connection trips over must not take the others of its tick along
-        loop = asyncio.get_running_loop()
-        loop.call_exception_handler({"message": "a connection's data could not be processed", "exception": error})
+        _report("a connection's data could not be processed", error)
         wire.abort()
     if wire.held:
         wire.release()
+
+
+def _report(message: str, error: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
 
 class Wire:

@@ -146,6 +146,7 @@ class OriginConnection(asyncio.Protocol):
             self._fail(cause)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._malformed(error)
+        self._data = b""
         if self.fetch is None:
             # Only now: bytes behind the response, in the same tick, would have been taken for the next fetch's.
             if self._unparsed:
