@@ -98,6 +98,11 @@ class LedgerWriter:
         words = self._words
         return int(words[Word.SLOTS]) - len(self._free)
 
+    @property
+    def free(self) -> int:
+        """Slots that no request has."""
+        return len(self._free)
+
     def open(self, seq: int, text: bytes) -> int:
         """Give a request its slot and return the slot's handle; `text` is the beginning of its record, at most
         `SLOT_TEXT_BYTES`.

@@ -92,6 +92,7 @@ class Exchange:
         self.expects_continue = False
         self.trailers: FieldLines | None = None
         self.slot = 0
+        self.seq = 0
         self.fetch: Fetch | None = None
         self.error: ProxyError | None = None
         self.response_started = False

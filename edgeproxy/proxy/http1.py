@@ -170,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
         for exchange in under_way:
             gone = ClientGone("client_gone", "the client closed the connection before it had its whole response")
             gone.__cause__ = exc
-            self.pipeline.client_gone(exchange, gone)
+            self._leave(exchange, gone)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is being sent to."""
@@ -310,12 +310,14 @@ class ClientConnection(asyncio.Protocol):
         self._dispatch(exchange)
 
     def _dispatch(self, exchange: Exchange) -> None:
-        self.pipeline.receive(exchange)
         if self._active is not None or self._write_paused or self._queue:
+            if self.pipeline.has_room():
+                self.pipeline.receive(exchange)
             self._queue.append(exchange)
             self._queued = True
             self.transport.pause_reading()
             return
+        self.pipeline.receive(exchange)
         self._begin(exchange)
 
     def _begin(self, exchange: Exchange) -> None:
@@ -336,7 +338,10 @@ class ClientConnection(asyncio.Protocol):
         self._pumping = True
         while self._queue and self._active is None and not self._write_paused and not self._closing:
             exchange = self._queue.popleft()
-            exchange.now_ns = time.time_ns()  # what is stored is as old as it is now
+            if exchange.seq:
+                exchange.now_ns = time.time_ns()  # what is stored is as old as it is now
+            else:
+                self.pipeline.receive(exchange)
             self._begin(exchange)
         self._pumping = False
         if self._active is None and not self._queue and not self._closing:
@@ -586,7 +591,12 @@ class ClientConnection(asyncio.Protocol):
         self._deaf = True
         self.transport.abort()
         for exchange in under_way:
-            self.pipeline.client_gone(exchange, error)
+            self._leave(exchange, error)
+
+    def _leave(self, exchange: Exchange, error: ProxyError) -> None:
+        if not exchange.seq:  # it had waited its turn without a slot, and has its line all the same
+            self.pipeline.receive(exchange)
+        self.pipeline.client_gone(exchange, error)
 
 
 def factory(pipeline: "Pipeline") -> Callable[[], ClientConnection]:

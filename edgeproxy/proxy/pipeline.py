@@ -101,6 +101,12 @@ class Pipeline:
         except IndexError:
             exchange.error = exchange.error or TOO_BUSY
 
+    def has_room(self) -> bool:
+        """Whether a request that waits its turn behind others may have a slot already. One for each connection is kept
+        for those whose turn it is: no client that pipelines can leave the others without.
+        """
+        return self.ledger.free > self.limits.connections
+
     def proceed(self, exchange: Exchange) -> None:
         """It is this request's turn: answer it from hot memory, or fetch."""
         method = exchange.method

@@ -121,3 +121,28 @@ def test_what_went_stale_while_it_waited_is_not_served_as_fresh(node: Node, orig
         client.response()
         answer = client.response()
     assert node.record(answer.trace_id)["cache"] == "EXPIRED"
+
+
+def test_one_that_pipelines_leaves_the_others_their_slots(origin: Origin, path: str) -> None:
+    gate = threading.Event()
+    origin.on(path, gated(gate, reply(b"slow")))
+    count = 2000
+    with Node(origin.url, limits={"connections": 8}) as node:
+        with node.connect() as greedy:
+            greedy.send(request(path) + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+            origin.wait_for(path)
+            with node.connect() as other:
+                assert other.get(path + "-other").status == 200
+            gate.set()
+            assert {greedy.response().status for _ in range(count + 1)} == {200}
+        with node.connect() as greedy:
+            gate.clear()
+            greedy.send(request(path) + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+            origin.wait_for(path, 2)
+            greedy.reset()
+            gate.set()  # a client that is not read from is missed when it is answered
+        until(lambda: not node.worker().in_flight, "every slot to be free")
+        node.flushed()
+        lines = node.lines()
+        assert sorted(line["seq"] for line in lines) == list(range(1, len(lines) + 1))
+        assert len(lines) > count + 3
