@@ -105,7 +105,7 @@ def _operate(at: Places) -> list[Stop]:
         Stop("The node's processes, and what is in flight.", f"{at.program} status {talk}"),
         Stop(
             "A request in flight, with its stage and its trace id.",
-            f"curl -sS -o /dev/null '{at.url}/api/slow?ms=3000' & sleep 1; {at.program} status {talk}; wait",
+            f"curl -sS -o /dev/null '{at.url}/api/slow?ms=5000' & sleep 1; {at.program} status {talk}; wait",
         ),
         Stop("The access log as it grows (Ctrl-C ends it).", f"{at.program} tail {talk}"),
         Stop("Only what went wrong.", f"{at.program} tail {talk} --status 5xx"),

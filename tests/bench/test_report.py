@@ -18,7 +18,7 @@ def rendered(outcome: Outcome) -> str:
 
 def full_outcome() -> Outcome:
     rounds = []
-    for server, rate in (("edgeproxy", 60_000.0), ("nginx", 40_000.0), ("mitmproxy", 1_000.0)):
+    for server, rate in (("edgeproxy", 60_000.0), ("compiled", 60_000.0), ("nginx", 40_000.0), ("mitmproxy", 1_000.0)):
         rounds += [a_round(server=server, scenario=name, rate=rate) for name in ("hit", "hit100k", "miss")]
         rounds.append(a_round(server=server, scenario="stream", memory=MEMORY))
         if server != "mitmproxy":
@@ -42,7 +42,7 @@ def test_a_full_run_shows_every_scenario_ratios_and_verdicts() -> None:
     text = rendered(full_outcome())
     for scenario in scenarios(SETTINGS).values():
         assert f"### {scenario.title}" in text
-    assert "| edgeproxy   |     60,000 |" in text
+    assert "| edgeproxy           |     60,000 |" in text
     assert "1.50 x, by requests/s" in text
     assert "FAIL" not in text
     assert "### Notes" not in text

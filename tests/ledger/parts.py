@@ -43,7 +43,7 @@ def record(seq: int, worker: int = 0, **changes: Any) -> bytes:
     values: dict[str, Any] = dict.fromkeys((field.name for field in FIELDS), None)
     values |= {
         "ts": "2026-03-04T05:06:07.089012Z",
-        "trace_id": f"{seq:032x}",
+        "trace_id": f"{worker:04x}{seq:028x}",
         "span_id": span_id(worker, seq),
         "sampled": False,
         "request_id": f"{seq}",
@@ -81,7 +81,12 @@ def prefix(seq: int, worker: int = 0, **changes: Any) -> bytes:
 
 def templates(worker: int) -> tuple[bytes, bytes]:
     """`prefix` and `record` with `%(seq)d` and its like for the seq: a worker that only writes must be quick."""
-    wild = {"trace_id": "%(seq)032x", "span_id": f"{worker:04x}%(seq)012x", "request_id": "%(seq)d", "path": "/%(seq)d"}
+    wild = {
+        "trace_id": f"{worker:04x}%(seq)028x",
+        "span_id": f"{worker:04x}%(seq)012x",
+        "request_id": "%(seq)d",
+        "path": "/%(seq)d",
+    }
     line = record(0, worker, **wild).replace(b'"seq":0,', b'"seq":%(seq)d,')
     end = b'"protocol":"HTTP/1.1",'
     return line[: line.index(end) + len(end)], line
