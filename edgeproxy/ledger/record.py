@@ -24,7 +24,7 @@ class Field(NamedTuple):
 
 
 FIELDS = (
-    Field("ts", "string", "When the request's first byte arrived: RFC 3339, UTC, microseconds."),
+    Field("ts", "string", "When the request's head was complete: RFC 3339, UTC, microseconds."),
     Field("trace_id", "string", "Trace id, 32 hex digits; minted here unless a trusted client brought one."),
     Field("span_id", "string", "This request's span id, 16 hex digits; distinct for every line."),
     Field("parent_id", "string or null", "The client's span id, when its trace is continued."),
