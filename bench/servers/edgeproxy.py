@@ -23,7 +23,7 @@ class Edgeproxy(Server):
         self._edgeproxy = find_tool("edgeproxy", "make setup")
 
     def launch(self) -> None:
-        runtime = self.site.shared_memory / "edgeproxy"
+        runtime = self.site.shared_memory / self.name
         toggle = self.folder / "edgeproxy.env"
         toggle.write_text("EDGEPROXY_TRACING=on\n")
         config = self.configure("edgeproxy.toml", runtime=runtime)
