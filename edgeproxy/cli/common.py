@@ -73,7 +73,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        fail(str(error), MISCONFIGURED)
+        fail(str(error), FAILED if error.code == "env_file_unwritable" else MISCONFIGURED)
     except NodeError as error:
         fail(str(error))
     except BrokenPipeError:

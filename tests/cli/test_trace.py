@@ -138,6 +138,13 @@ class TestWithoutANode:
         assert f"no node runs on {tmp_path}/run" in done.stderr
         assert (tmp_path / "edgeproxy.env").read_text() == "EDGEPROXY_TRACING=off\n"
 
+    def test_a_file_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "edgeproxy", "trace", "off", "--runtime-dir", str(tmp_path)]
+        environ = {**os.environ, "EDGEPROXY_ENV_FILE": f"{tmp_path}/none/env"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60, check=False)
+        assert done.returncode == 1
+        assert f"{tmp_path}/none/env" in done.stderr
+
     def test_there_is_no_status(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "edgeproxy", "trace", "status", "--runtime-dir", str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
