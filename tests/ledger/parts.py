@@ -23,7 +23,7 @@ from edgeproxy.ledger import FIELDS, LedgerWriter, Stage
 from edgeproxy.logging import AppendSink
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def wait_until(happened: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> None:

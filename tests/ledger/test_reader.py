@@ -1,6 +1,6 @@
 """The reader's side of a ledger, against the real writer in the same process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,16 @@ def reader(writer: LedgerWriter) -> Iterator[LedgerReader]:
 def publish(writer: LedgerWriter, *lines: bytes) -> None:
     for line in lines:
         writer.publish(writer.open(1, b"{"), line)
+
+
+def keeper(kept: list[bytes]) -> Callable[[bytes], bool]:
+    """What takes the lines that a ring has no room for."""
+
+    def keep(line: bytes) -> bool:
+        kept.append(line)
+        return True
+
+    return keep
 
 
 def take(reader: LedgerReader, limit: int | None = None) -> bytes:
@@ -112,7 +122,7 @@ def test_the_newest_line_can_be_read_after_it_was_taken_out(writer: LedgerWriter
 
 def test_a_line_never_takes_more_than_half_the_ring(writer: LedgerWriter, reader: LedgerReader) -> None:
     refused: list[bytes] = []
-    writer.overflow = lambda line: not refused.append(line)
+    writer.overflow = keeper(refused)
     publish(writer, record(1))
     take(reader)
     long = b"x" * (RING // 2) + b"\n"
@@ -125,7 +135,7 @@ def test_a_line_never_takes_more_than_half_the_ring(writer: LedgerWriter, reader
 
 def test_a_full_ring_overflows_and_nothing_in_it_changes(writer: LedgerWriter, reader: LedgerReader) -> None:
     refused: list[bytes] = []
-    writer.overflow = lambda line: not refused.append(line)
+    writer.overflow = keeper(refused)
     lines = [record(seq) for seq in range(200)]
     publish(writer, *lines)
     assert refused

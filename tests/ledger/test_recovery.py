@@ -94,7 +94,12 @@ def test_a_worker_that_died_writing_to_the_log_itself_is_looked_up_there(tmp_pat
 
     asked: list[bytes] = []
     reader = dead(tmp_path, prepare)
-    assert publish_lost(reader, NOW, lambda text: not asked.append(text) and logged)
+
+    def is_logged(text: bytes) -> bool:
+        asked.append(text)
+        return logged
+
+    assert publish_lost(reader, NOW, is_logged)
     assert asked == [prefix(4, 2)]
     assert len(drained(reader)) == (0 if logged else 1)
     assert reader.in_flight == 0

@@ -237,7 +237,7 @@ def test_standard_output_can_be_a_socket() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         done = subprocess.run(
-            stdout_program(5), cwd=ROOT, stdout=theirs, stderr=subprocess.PIPE, timeout=60, check=True
+            stdout_program(5), cwd=ROOT, stdout=theirs.fileno(), stderr=subprocess.PIPE, timeout=60, check=True
         )
         assert int(done.stderr) == 5
         assert ours.recv(100_000) == b"".join(record(seq) for seq in range(5))
