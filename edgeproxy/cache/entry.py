@@ -1,131 +1,132 @@
-"""A stored response, in the form in which it is served: its head rendered once, its body as it came. No I/O."""
+"""A stored response: what stores keep of it (`Stored`), and the form in which it is served (`Entry`). No I/O."""
 
-from typing import Final
+import msgspec
+
+Lines = list[tuple[bytes, bytes]]
+
+_NO_CONTENT_FIELDS = frozenset(
+    {
+        b"content-encoding",
+        b"content-language",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"transfer-encoding",
+    }
+)
+"""Fields about a content that a 304 does not have (RFC 9110 §15.4.5)."""
 
 
-class Variants:
-    """Stands in the index for a resource whose responses vary: which request fields select among them."""
+class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """All that is kept of a response beside its body; times in nanoseconds since the epoch. Stores write it as it is:
+    a field that is added, removed or moved makes another format.
+    """
 
-    __slots__ = ("entries", "generation", "key", "vary")
-
-    SIZE_BYTES: Final = 256
-    """What it costs; counted with every entry, of which most resources have one or two."""
-
-    def __init__(self, key: bytes, vary: tuple[bytes, ...], generation: int) -> None:
-        """Belong to a primary key, with no entry yet."""
-        self.key = key
-        self.vary = vary
-        self.generation = generation
-        self.entries = 0
+    key: bytes
+    """Primary key: url and what else the route's key has (`key.KeyRules`)."""
+    url: bytes
+    """`scheme://host/path?query` as keyed: what purges by URL and prefix match."""
+    vary: tuple[bytes, ...]
+    """Request fields that select it, lower case, sorted."""
+    variant: bytes
+    """Their values (`key.variant`); empty when there are none."""
+    status: int
+    reason: bytes
+    lines: Lines
+    """Fields as they are served, Content-Length, Age and what belongs to one request left out."""
+    born_ns: int
+    """When its age was 0."""
+    fresh_until_ns: int
+    stale_while_revalidate_ns: int
+    """For how long after `fresh_until_ns` it may be served while it is being revalidated."""
+    stale_if_error_ns: int
+    must_revalidate: bool
+    """Whether it may never be served stale (RFC 9111 §5.2.2.2)."""
+    stored_ns: int
+    """When it was stored or last freshened."""
+    filled_by: str
+    """The traceparent of the attempt that fetched it."""
+    origin: str
+    """Name of the origin that it came from."""
+    etag: bytes | None = None
+    last_modified: bytes | None = None
+    tags: tuple[bytes, ...] = ()
+    purge_seq: int = 0
+    """The purge log's last rule when its request went to the origin: only later rules can be about it."""
+    uncacheable: str = ""
+    """When not empty this is no response: it remembers, until `fresh_until_ns`, that the key's responses are not stored,
+    and why."""
 
 
 class Entry:
-    """A complete stored response.
+    """A stored response in hot memory: its head rendered once, its body as it came.
 
-    A plain class with slots and not a frozen dataclass: SIEVE links entries and marks them on every hit.
+    A plain class with slots: SIEVE links entries and marks them on every hit.
     """
 
     __slots__ = (
+        "_head_304",
         "body",
         "born_ns",
-        "etag",
         "filled_by",
         "fresh_until_ns",
         "head",
-        "head_without_content",
         "key",
         "newer",
         "older",
+        "purge_seq",
         "size_bytes",
         "status",
-        "variants",
+        "stored",
+        "tier",
         "visited",
     )
 
-    OVERHEAD_BYTES: Final = 512
+    OVERHEAD_BYTES = 1024
     """What an entry costs beside its head, body and key: objects, links, a place in the index."""
 
-    def __init__(
-        self,
-        *,
-        status: int,
-        head: str,
-        head_without_content: str,
-        body: bytes,
-        etag: bytes | None,
-        born_ns: int,
-        fresh_until_ns: int,
-        filled_by: str,
-    ) -> None:
-        """Keep a response.
-
-        `head` is the status line and the stored fields, each line with its CRLF, the blank line left out;
-        `head_without_content` is the same for a 304 (RFC 9110 §15.4.5). `born_ns` is when its age was 0, in nanoseconds
-        since the epoch; `filled_by` is the traceparent of the attempt that fetched it.
-        """
-        self.key = b""
-        self.status = status
-        self.head = head
-        self.head_without_content = head_without_content
+    def __init__(self, stored: Stored, body: bytes, *, tier: str = "memory") -> None:
+        """Serve `stored` with this body; `tier` is where it was found, for the log."""
+        self.stored = stored
         self.body = body
-        self.etag = etag
-        self.born_ns = born_ns
-        self.fresh_until_ns = fresh_until_ns
-        self.filled_by = filled_by
-        self.size_bytes = len(head) + len(head_without_content) + len(body) + self.OVERHEAD_BYTES
+        self.tier = tier
+        self.key = stored.key if not stored.vary else stored.key + b"\x00" + stored.variant
+        self.status = stored.status
+        self.born_ns = stored.born_ns
+        self.fresh_until_ns = 0 if stored.uncacheable else stored.fresh_until_ns
+        """As in `stored`, but 0 for what is no response: a look-up then needs no second question."""
+        self.filled_by = stored.filled_by
+        self.purge_seq = stored.purge_seq
+        self.head = self._rendered()
+        """Status line and fields, each line with its CRLF, the blank line left out."""
+        self._head_304: str | None = None
+        self.size_bytes = 2 * len(self.head) + len(body) + 2 * len(self.key) + self.OVERHEAD_BYTES
         self.visited = False
         self.newer: Entry | None = None
         self.older: Entry | None = None
-        self.variants: Variants | None = None
+
+    @property
+    def has_content(self) -> bool:
+        """Whether it has a body, if an empty one."""
+        return self.status not in (204, 304)
+
+    @property
+    def head_304(self) -> str:
+        """The head of a 304 for it (RFC 9110 §15.4.5)."""
+        if self._head_304 is None:
+            kept = [line for line in self.stored.lines if line[0].lower() not in _NO_CONTENT_FIELDS]
+            self._head_304 = "HTTP/1.1 304 Not Modified\r\n" + _text(kept)
+        return self._head_304
+
+    def _rendered(self) -> str:
+        stored = self.stored
+        length = f"Content-Length: {len(self.body)}\r\n" if self.has_content else ""
+        return f"HTTP/1.1 {stored.status} {stored.reason.decode('latin-1')}\r\n{_text(stored.lines)}{length}"
+
+    def with_stored(self, stored: Stored) -> "Entry":
+        """The same body under a freshened head (RFC 9111 §4.3.4)."""
+        return Entry(stored, self.body, tier=self.tier)
 
 
-class Filling:
-    """A response that is being stored while it streams to its client."""
-
-    def __init__(
-        self,
-        *,
-        status: int,
-        head: bytes,
-        head_without_content: bytes,
-        has_content: bool,
-        etag: bytes | None,
-        born_ns: int,
-        fresh_until_ns: int,
-        filled_by: str,
-        vary: tuple[bytes, ...],
-    ) -> None:
-        """Take the head as for `Entry`, but in bytes and without the Content-Length that only the end tells."""
-        self.vary = vary
-        self._status = status
-        self._head = head
-        self._head_without_content = head_without_content
-        self._has_content = has_content
-        self._etag = etag
-        self._born_ns = born_ns
-        self._fresh_until_ns = fresh_until_ns
-        self._filled_by = filled_by
-        self._pieces: list[bytes] = []
-        self._size_bytes = 0
-
-    def add(self, data: bytes, limit_bytes: int) -> bool:
-        """Keep a piece of the body; False when the whole has become too large to be stored."""
-        self._size_bytes += len(data)
-        self._pieces.append(data)
-        return self._size_bytes <= limit_bytes
-
-    def entry(self) -> Entry:
-        """The stored response, now that it is whole."""
-        head = self._head.decode("latin-1")
-        if self._has_content:
-            head += f"Content-Length: {self._size_bytes}\r\n"
-        return Entry(
-            status=self._status,
-            head=head,
-            head_without_content=self._head_without_content.decode("latin-1"),
-            body=b"".join(self._pieces),
-            etag=self._etag,
-            born_ns=self._born_ns,
-            fresh_until_ns=self._fresh_until_ns,
-            filled_by=self._filled_by,
-        )
+def _text(lines: Lines) -> str:
+    return b"".join(b"%b: %b\r\n" % line for line in lines).decode("latin-1")

@@ -1,6 +1,9 @@
 """Cache keys: which requests are for the same stored response. Pure; knows nothing of stores."""
 
+import re
 from collections.abc import Mapping, Sequence
+
+_SPACES = re.compile(rb"[ \t]*,[ \t]*")
 
 
 def primary_key(scheme: bytes, host: bytes, target: bytes) -> bytes:
@@ -11,11 +14,9 @@ def primary_key(scheme: bytes, host: bytes, target: bytes) -> bytes:
     return scheme + b"://" + host + target
 
 
-def variant_key(primary: bytes, generation: int, vary: Sequence[bytes], names: Mapping[bytes, bytes]) -> bytes:
-    """Key of one variant of a resource (RFC 9111 §4.1): the request's values of the fields that Vary names.
+def variant(vary: Sequence[bytes], names: Mapping[bytes, bytes]) -> bytes:
+    """A request's values of the fields that Vary names (RFC 9111 §4.1), white space around list members left out.
 
-    `generation` tells apart the variants before and after an invalidation. An absent field differs from an empty one;
-    values can't hold the separators, which are control bytes.
+    An absent field differs from an empty one; values can't hold the separators, which are control bytes.
     """
-    values = b"\x01".join(names.get(name, b"\x02") for name in vary)
-    return b"%b\x00%d\x00%b" % (primary, generation, values)
+    return b"\x01".join(_SPACES.sub(b",", names[name]) if name in names else b"\x02" for name in vary)

@@ -1,0 +1,59 @@
+"""What lies under the workers' hot memory: the interface, and what every store promises.
+
+- What `put` was given is found by `lookup`, by this process and all that share the store, until it is evicted, replaced,
+  discarded or purged: whole or not at all, whatever dies in between.
+- No call raises: a store that fails is a store that has nothing, counts what it could not do, and says so once.
+- No call blocks for longer than a memory-mapped read may take. `put`, `freshen` and `discard` may return before they
+  are done; `lookup` may answer before it returns or in a later turn of the loop.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import msgspec
+
+from edgeproxy.cache.entry import Entry, Stored
+
+Found = Callable[[Entry | None], None]
+
+
+class StoreStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How full a store is, and what it has done."""
+
+    kind: str
+    entries: int
+    size_bytes: int
+    """Of heads, bodies and indices, as far as the store knows."""
+    capacity_bytes: int
+    evictions: int = 0
+    failures: int = 0
+    path: str = ""
+
+
+class Store(Protocol):
+    """A place for stored responses that outlives a worker."""
+
+    def lookup(self, key: bytes, names: Mapping[bytes, bytes], found: Found) -> None:
+        """Call `found` with what is stored for a primary key and the request's fields (lower-case names), fresh or not;
+        with None when there is nothing.
+        """
+
+    def put(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
+        """Store in place of what there is for the same key and variant; `done` is called once others can find it, or
+        when it could not be stored.
+        """
+
+    def freshen(self, entry: Entry) -> None:
+        """Store the entry's head anew; its body is as it was."""
+
+    def discard(self, key: bytes) -> None:
+        """Forget all variants of a primary key."""
+
+    def variants(self, url: bytes) -> Iterator[tuple[Stored, int]]:
+        """What is stored for a URL as keyed, with each body's size in bytes."""
+
+    def stats(self) -> StoreStats:
+        """How it is."""
+
+    def close(self) -> None:
+        """Finish what is under way, and let go."""
