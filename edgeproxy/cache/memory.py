@@ -1,127 +1,242 @@
 """The worker's hot memory: stored responses bounded in bytes, evicted by SIEVE. Synchronous: a hit is answered in the
-tick that asks.
+tick that asks. Knows nothing of freshness, nor of purges: its callers look at what they get.
 
 SIEVE (Zhang et al., NSDI '24): entries queue in the order they came; a hit only sets a bit; the hand walks from the
 oldest towards the newest, clears set bits and evicts the first entry whose bit was clear. A hit moves nothing, so it
 costs one attribute store.
+
+Large entries have a queue of their own, so that they push out each other before they push out the small:
+
+- the hand walks the small ones, then the large ones, then the small ones again: what nobody asks for leaves within a
+  round, whatever its size;
+- where the large ones would hold more than half of the capacity, only they are evicted. Small ones that fit into the
+  other half are therefore never lost to large ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from edgeproxy.cache.entry import Entry, Variants
-from edgeproxy.cache.key import variant_key
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.key import variant
+
+VARIANT_BYTES = 512
+"""What an entry that varies costs beside its own size: its resource's place in the index, and its own there."""
+LARGE_SHARE = 64
+"""An entry is large from this part of the capacity on."""
 
 
 class HotMemory:
-    """Entries by key, at most `capacity_bytes` of them."""
+    """Entries by key and variant, at most `capacity_bytes` of them."""
 
     def __init__(self, capacity_bytes: int) -> None:
         """Hold nothing yet; a capacity of 0 holds nothing ever."""
         self.capacity_bytes = capacity_bytes
-        self.size_bytes = 0
         self.evictions = 0
         self._entries: dict[bytes, Entry] = {}
-        self._variants: dict[bytes, Variants] = {}
-        self._newest: Entry | None = None
-        self._oldest: Entry | None = None
-        self._hand: Entry | None = None
-        self._generation = 0
+        self._varying: dict[bytes, Varying] = {}
+        self._small = Sieve()
+        self._large = Sieve()
+        self._turn = self._small
+        """Where the hand is."""
 
     def __len__(self) -> int:
         """How many responses are stored."""
-        return len(self._entries)
+        return self._small.entries + self._large.entries
+
+    @property
+    def size_bytes(self) -> int:
+        """What the stored responses take up, as they count."""
+        return self._small.size_bytes + self._large.size_bytes
 
     def get(self, key: bytes, names: Mapping[bytes, bytes]) -> Entry | None:
         """The response stored for a primary key and the request's fields (lower-case names), fresh or not."""
         entry = self._entries.get(key)
         if entry is None:
-            variants = self._variants.get(key)
-            if variants is None:
+            varying = self._varying.get(key)
+            if varying is None:
                 return None
-            entry = self._entries.get(variant_key(key, variants.generation, variants.vary, names))
+            entry = varying.entries.get(variant(varying.vary, names))
             if entry is None:
                 return None
         entry.visited = True
         return entry
 
-    def put(self, key: bytes, vary: Sequence[bytes], names: Mapping[bytes, bytes], entry: Entry) -> bool:
-        """Store a response in place of the one for the same key and variant; False if it can't fit at all."""
-        variants = None
-        size = entry.size_bytes
-        if vary:
-            variants = self._varying(key, tuple(sorted(set(vary))))
-            key = variant_key(key, variants.generation, variants.vary, names)
-            size += Variants.SIZE_BYTES
+    def put(self, entry: Entry) -> bool:
+        """Store a response in place of the one for the same key and variant; False if it can't fit at all, and then
+        there is none for them.
+
+        A primary key's latest Vary counts: what was stored under another one goes (RFC 9111 §4.1).
+        """
+        stored = entry.stored
+        size = _size(entry)
+        if stored.vary:
+            varying = self._varying.get(stored.key)
+            if varying is None or varying.vary != stored.vary:
+                self.discard(stored.key)
+            else:
+                self._drop(varying.entries.get(stored.variant))
         else:
-            self._variants.pop(key, None)
-        size += len(key)
-        previous = self._entries.get(key)
-        if previous is not None:
-            self._remove(previous)
-        if size > self.capacity_bytes:
+            self.discard(stored.key)
+        if size > self.capacity_bytes // 2:
             return False
-        entry.key = key
-        entry.size_bytes = size
-        while self.size_bytes + size > self.capacity_bytes and self._entries:
-            self._evict()
-        self._entries[key] = entry
-        self.size_bytes += size
-        if variants is not None:
-            # Put into the index last: it leaves with its last entry, which may have been one of those removed above.
-            self._variants[variants.key] = variants
-            variants.entries += 1
-            entry.variants = variants
-        entry.older = self._newest
-        if self._newest is not None:
-            self._newest.newer = entry
+        queue = self._queue(size)
+        while self.size_bytes + size > self.capacity_bytes:
+            if self._large.size_bytes + (size if queue is self._large else 0) > self.capacity_bytes // 2:
+                self._evict_large()
+            else:
+                self._evict()
+        if stored.vary:
+            varying = self._varying.get(stored.key)  # anew: it leaves with its last entry, which may just have gone
+            if varying is None:
+                varying = self._varying[stored.key] = Varying(stored.vary)
+            varying.entries[stored.variant] = entry
         else:
-            self._oldest = entry
-        self._newest = entry
+            self._entries[stored.key] = entry
+        queue.push(entry, size)
         return True
+
+    def replace(self, old: Entry, new: Entry) -> bool:
+        """Put a freshened entry in place of `old`; False, and nothing done, if that is no longer what is stored."""
+        if self._find(old) is not old:
+            return False
+        visited = old.visited
+        kept = self.put(new)
+        new.visited = visited
+        return kept
 
     def discard(self, key: bytes) -> bool:
         """Forget what is stored for a primary key, all variants of it; says whether there was anything."""
         entry = self._entries.get(key)
-        if entry is not None:
-            self._remove(entry)
-        # The variants' entries can no longer be found, and SIEVE takes them in their turn.
-        variants = self._variants.pop(key, None)
-        return entry is not None or variants is not None
+        varying = self._varying.get(key)
+        self._drop(entry)
+        if varying is not None:
+            for each in list(varying.entries.values()):
+                self._drop(each)
+        return entry is not None or varying is not None
 
-    def _varying(self, key: bytes, vary: tuple[bytes, ...]) -> Variants:
-        variants = self._variants.get(key)
-        if variants is not None and variants.vary == vary:
-            return variants
-        self.discard(key)
-        self._generation += 1
-        return Variants(key, vary, self._generation)
+    def entries_of(self, url: bytes) -> list[Entry]:
+        """What is stored for a URL as keyed, not marked as asked for.
+
+        For inspection: it looks at every key, since a route's key may have more in it than the URL.
+        """
+        keys = [key for key in self._entries if key.startswith(url)]
+        found = [self._entries[key] for key in keys]
+        for key, varying in self._varying.items():
+            if key.startswith(url):
+                found.extend(varying.entries.values())
+        return [entry for entry in found if entry.stored.url == url]
+
+    def _queue(self, size: int) -> "Sieve":
+        return self._large if size * LARGE_SHARE > self.capacity_bytes else self._small
+
+    def _find(self, entry: Entry) -> Entry | None:
+        stored = entry.stored
+        if not stored.vary:
+            return self._entries.get(stored.key)
+        varying = self._varying.get(stored.key)
+        return None if varying is None or varying.vary != stored.vary else varying.entries.get(stored.variant)
 
     def _evict(self) -> None:
-        hand = self._hand or self._oldest
-        while hand is not None and hand.visited:
-            hand.visited = False
-            hand = hand.newer or self._oldest
-        if hand is not None:
-            self._hand = hand.newer
-            self._remove(hand)
-            self.evictions += 1
+        """Evict what the hand comes to next; there must be something."""
+        victim = self._turn.sweep()
+        while victim is None:
+            self._turn_over()
+            victim = self._turn.sweep()
+        self._drop(victim)
+        self.evictions += 1
+        if self._turn.hand is None:
+            self._turn_over()
 
-    def _remove(self, entry: Entry) -> None:
-        del self._entries[entry.key]
-        self.size_bytes -= entry.size_bytes
-        if self._hand is entry:
-            self._hand = entry.newer
+    def _turn_over(self) -> None:
+        self._turn = self._large if self._turn is self._small else self._small
+
+    def _evict_large(self) -> None:
+        """Evict a large entry; there must be one."""
+        victim = self._large.sweep()
+        while victim is None:
+            victim = self._large.sweep()
+        self._drop(victim)
+        self.evictions += 1
+
+    def _drop(self, entry: Entry | None) -> None:
+        if entry is None:
+            return
+        stored = entry.stored
+        if stored.vary:
+            varying = self._varying[stored.key]
+            del varying.entries[stored.variant]
+            if not varying.entries:
+                del self._varying[stored.key]
+        else:
+            del self._entries[stored.key]
+        size = _size(entry)
+        self._queue(size).remove(entry, size)
+
+
+class Varying:
+    """A resource whose responses vary: request fields that select them, and the responses by these fields' values."""
+
+    __slots__ = ("entries", "vary")
+
+    def __init__(self, vary: tuple[bytes, ...]) -> None:
+        """None stored yet."""
+        self.vary = vary
+        self.entries: dict[bytes, Entry] = {}
+
+
+class Sieve:
+    """A queue of entries in the order they came, and the hand that walks it."""
+
+    __slots__ = ("entries", "hand", "newest", "oldest", "size_bytes")
+
+    def __init__(self) -> None:
+        """Nobody queues yet."""
+        self.entries = 0
+        self.size_bytes = 0
+        self.newest: Entry | None = None
+        self.oldest: Entry | None = None
+        self.hand: Entry | None = None
+        """The next to be looked at; None is the oldest."""
+
+    def push(self, entry: Entry, size_bytes: int) -> None:
+        """Queue an entry as the newest, not asked for yet."""
+        entry.visited = False
+        entry.newer = None
+        entry.older = self.newest
+        if self.newest is not None:
+            self.newest.newer = entry
+        else:
+            self.oldest = entry
+        self.newest = entry
+        self.entries += 1
+        self.size_bytes += size_bytes
+
+    def remove(self, entry: Entry, size_bytes: int) -> None:
+        """Take an entry out; a hand that stands at it goes on."""
+        if self.hand is entry:
+            self.hand = entry.newer
         if entry.newer is not None:
             entry.newer.older = entry.older
         else:
-            self._newest = entry.older
+            self.newest = entry.older
         if entry.older is not None:
             entry.older.newer = entry.newer
         else:
-            self._oldest = entry.newer
+            self.oldest = entry.newer
         entry.newer = entry.older = None
-        variants = entry.variants
-        if variants is not None:
-            variants.entries -= 1
-            if not variants.entries and self._variants.get(variants.key) is variants:
-                del self._variants[variants.key]
+        self.entries -= 1
+        self.size_bytes -= size_bytes
+
+    def sweep(self) -> Entry | None:
+        """Walk on to the first entry that was not asked for since the hand last passed it; None when there is none
+        up to the newest, and the next walk starts with the oldest.
+        """
+        entry = self.hand or self.oldest
+        while entry is not None and entry.visited:
+            entry.visited = False
+            entry = entry.newer
+        self.hand = entry
+        return entry
+
+
+def _size(entry: Entry) -> int:
+    return entry.size_bytes + (VARIANT_BYTES if entry.stored.vary else 0)
