@@ -84,6 +84,8 @@ class Entry:
 
     OVERHEAD_BYTES = 1024
     """What an entry costs beside its head, body and key: objects, links, a place in the index."""
+    LINE_BYTES = 128
+    """What each of its fields costs beside name and value: three objects and a place in their list."""
 
     def __init__(self, stored: Stored, body: bytes, *, tier: str = "memory") -> None:
         """Serve `stored` with this body; `tier` is where it was found, for the log."""
@@ -100,7 +102,8 @@ class Entry:
         self.head = self._rendered()
         """Status line and fields, each line with its CRLF, the blank line left out."""
         self._head_304: str | None = None
-        self.size_bytes = 2 * len(self.head) + len(body) + 2 * len(self.key) + self.OVERHEAD_BYTES
+        fields = 2 * len(self.head) + self.LINE_BYTES * len(stored.lines)
+        self.size_bytes = fields + len(body) + 2 * len(self.key) + self.OVERHEAD_BYTES
         self.visited = False
         self.newer: Entry | None = None
         self.older: Entry | None = None
