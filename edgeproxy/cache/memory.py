@@ -7,10 +7,10 @@ costs one attribute store.
 
 Large entries have a queue of their own, so that they push out each other before they push out the small:
 
-- the hand walks the small ones, then the large ones, then the small ones again: what nobody asks for leaves within a
-  round, whatever its size;
-- where the large ones would hold more than half of the capacity, only they are evicted. Small ones that fit into the
-  other half are therefore never lost to large ones.
+- where they would hold more than half of the capacity, only they are evicted. Small ones that fit into the other half
+  are therefore never lost to large ones;
+- otherwise small ones are evicted, and each time that this has freed as many bytes as the next large one has, the hand
+  of the large looks at that. Large ones that nobody asks for therefore leave, too.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ class HotMemory:
         self._varying: dict[bytes, Varying] = {}
         self._small = Sieve()
         self._large = Sieve()
-        self._turn = self._small
-        """Where the hand is."""
+        self._freed_bytes = 0
+        """By small ones that were evicted since a large one was last looked at."""
 
     def __len__(self) -> int:
         """How many responses are stored."""
@@ -136,25 +136,26 @@ class HotMemory:
         return None if varying is None or varying.vary != stored.vary else varying.entries.get(stored.variant)
 
     def _evict(self) -> None:
-        """Evict what the hand comes to next; there must be something."""
-        victim = self._turn.sweep()
-        while victim is None:
-            self._turn_over()
-            victim = self._turn.sweep()
-        self._drop(victim)
+        """Evict an entry, small rather than large; there must be one."""
+        large = self._large.next
+        if large is None:
+            self._freed_bytes = 0
+        elif self._freed_bytes >= _size(large):
+            self._freed_bytes -= _size(large)
+            if not large.visited:
+                self._evict_large()
+                return
+            self._large.spare(large)
+        small = self._small.victim()
+        if small is None:
+            self._evict_large()
+            return
+        self._freed_bytes += _size(small)
+        self._drop(small)
         self.evictions += 1
-        if self._turn.hand is None:
-            self._turn_over()
-
-    def _turn_over(self) -> None:
-        self._turn = self._large if self._turn is self._small else self._small
 
     def _evict_large(self) -> None:
-        """Evict a large entry; there must be one."""
-        victim = self._large.sweep()
-        while victim is None:
-            victim = self._large.sweep()
-        self._drop(victim)
+        self._drop(self._large.victim())
         self.evictions += 1
 
     def _drop(self, entry: Entry | None) -> None:
@@ -226,14 +227,22 @@ class Sieve:
         self.entries -= 1
         self.size_bytes -= size_bytes
 
-    def sweep(self) -> Entry | None:
-        """Walk on to the first entry that was not asked for since the hand last passed it; None when there is none
-        up to the newest, and the next walk starts with the oldest.
-        """
+    @property
+    def next(self) -> Entry | None:
+        """What the hand stands at; None when nobody queues."""
+        return self.hand or self.oldest
+
+    def spare(self, entry: Entry) -> None:
+        """Pass over the next entry, which was asked for since the hand last came by."""
+        entry.visited = False
+        self.hand = entry.newer
+
+    def victim(self) -> Entry | None:
+        """Walk on to the first entry that was not asked for since the hand last came by; None when nobody queues."""
         entry = self.hand or self.oldest
         while entry is not None and entry.visited:
             entry.visited = False
-            entry = entry.newer
+            entry = entry.newer or self.oldest
         self.hand = entry
         return entry
 

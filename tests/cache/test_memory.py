@@ -1,301 +1,394 @@
-"""Hot memory: bounded in bytes, evicting by SIEVE, one response a key and variant."""
+"""Hot memory: bounded in bytes, evicting by SIEVE, large responses apart, one response a key and variant."""
 
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.cache import Entry, HotMemory
-from edgeproxy.cache.entry import Filling, Variants
+from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.key import variant
+from edgeproxy.cache.memory import LARGE_SHARE, VARIANT_BYTES, HotMemory, Sieve
 
-ENTRY_BYTES = Entry.OVERHEAD_BYTES + 100
-KEY_BYTES = 10
 NO_FIELDS: Mapping[bytes, bytes] = {}
 
 
-def entry(size_bytes: int = ENTRY_BYTES, mark: bytes = b"") -> Entry:
-    """A stored response that counts `size_bytes` without its key; `mark` is what tells it from others."""
-    body = mark.ljust(size_bytes - Entry.OVERHEAD_BYTES, b".")
+def key(name: str) -> bytes:
+    """A key of ten bytes."""
+    return name.encode().ljust(10, b"/")
+
+
+def entry(
+    name: str = "a",
+    body: bytes = b"",
+    *,
+    vary: tuple[bytes, ...] = (),
+    names: Mapping[bytes, bytes] = NO_FIELDS,
+    url: bytes | None = None,
+) -> Entry:
+    """A stored response to a request with these fields; what has equally long bodies is equally large."""
     return Entry(
-        status=200,
-        head="",
-        head_without_content="",
-        body=body,
-        etag=None,
-        born_ns=0,
-        fresh_until_ns=1,
-        filled_by="",
+        Stored(
+            key=key(name),
+            url=key(name) if url is None else url,
+            vary=vary,
+            variant=variant(vary, names),
+            status=200,
+            reason=b"OK",
+            lines=[],
+            born_ns=0,
+            fresh_until_ns=1,
+            stale_while_revalidate_ns=0,
+            stale_if_error_ns=0,
+            must_revalidate=False,
+            stored_ns=0,
+            filled_by="",
+            origin="",
+        ),
+        body,
     )
 
 
-def key(name: str) -> bytes:
-    """A key of `KEY_BYTES` bytes."""
-    return name.encode().ljust(KEY_BYTES, b"/")
+UNIT = entry().size_bytes
+"""What the least entry counts."""
 
 
-def memory(entries: int) -> HotMemory:
-    """A memory with room for that many ordinary entries."""
-    return HotMemory(entries * (ENTRY_BYTES + KEY_BYTES))
+def memory(units: int) -> HotMemory:
+    """A memory with room for that many of the least entries; they are small in it from 64 on."""
+    return HotMemory(units * UNIT)
+
+
+def large(name: str, units: int) -> Entry:
+    """An entry that counts as much as so many of the least, give or take the digits of its length."""
+    return entry(name, b"." * ((units - 1) * UNIT))
 
 
 def put(hot: HotMemory, *names: str) -> None:
     for name in names:
-        assert hot.put(key(name), (), NO_FIELDS, entry(mark=name.encode()))
+        assert hot.put(entry(name))
 
 
-def held(hot: HotMemory, *names: str) -> str:
-    """Which of these are there, looked at without marking them as visited."""
-    return "".join(name for name in names if key(name) in hot._entries)
+def numbered(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def held(hot: HotMemory, *names: str) -> list[str]:
+    """Which of these are there, looked at without marking them as asked for."""
+    return [name for name in names if hot.entries_of(key(name))]
 
 
 def test_what_was_put_is_got() -> None:
-    hot = memory(2)
+    hot = memory(64)
     stored = entry()
     assert hot.get(key("a"), NO_FIELDS) is None
-    assert hot.put(key("a"), (), NO_FIELDS, stored)
+    assert hot.put(stored)
     assert hot.get(key("a"), NO_FIELDS) is stored
     assert hot.get(key("b"), NO_FIELDS) is None
 
 
 def test_a_newer_response_takes_the_place_of_the_older() -> None:
-    hot = memory(2)
-    put(hot, "a")
-    newer = entry()
-    hot.put(key("a"), (), NO_FIELDS, newer)
+    hot = memory(64)
+    put(hot, "a", "b")
+    newer = entry("a", b"12345")
+    hot.put(newer)
     assert hot.get(key("a"), NO_FIELDS) is newer
-    assert len(hot) == 1
-    assert hot.size_bytes == ENTRY_BYTES + KEY_BYTES
+    assert (len(hot), hot.size_bytes, hot.evictions) == (2, newer.size_bytes + UNIT, 0)
+
+
+def test_emptied_and_filled_again_it_counts_from_zero() -> None:
+    hot = memory(64)
+    put(hot, "a", "b")
+    hot.put(large("c", 8))
+    for name in "abc":
+        hot.discard(key(name))
+    assert (len(hot), hot.size_bytes) == (0, 0)
+    put(hot, *numbered("a", 65))
+    assert held(hot, *numbered("a", 65)) == numbered("a", 65)[1:]
+
+
+def test_nothing_fits_into_no_memory() -> None:
+    hot = HotMemory(0)
+    assert not hot.put(entry())
+    assert (len(hot), hot.size_bytes) == (0, 0)
+
+
+def test_what_is_larger_than_half_of_it_is_refused_and_displaces_only_its_predecessor() -> None:
+    hot = memory(64)
+    put(hot, "a", "b")
+    assert not hot.put(large("a", 33))
+    assert held(hot, "a", "b") == ["b"]
     assert hot.evictions == 0
 
 
-class TestTheBound:
-    def test_key_head_body_and_overhead_all_count(self) -> None:
-        stored = Entry(
-            status=200,
-            head="h" * 10,
-            head_without_content="w" * 20,
-            body=b"b" * 30,
-            etag=None,
-            born_ns=0,
-            fresh_until_ns=1,
-            filled_by="",
-        )
-        hot = HotMemory(10_000)
-        hot.put(b"k" * 40, (), NO_FIELDS, stored)
-        assert hot.size_bytes == 100 + Entry.OVERHEAD_BYTES
-
-    def test_it_may_be_filled_to_the_last_byte(self) -> None:
-        hot = memory(3)
-        put(hot, "a", "b", "c")
-        assert hot.size_bytes == hot.capacity_bytes
-        assert held(hot, "a", "b", "c") == "abc"
-        assert hot.evictions == 0
-
-    def test_one_byte_more_evicts(self) -> None:
-        hot = memory(3)
-        put(hot, "a", "b")
-        hot.put(key("c"), (), NO_FIELDS, entry(ENTRY_BYTES + 1))
-        assert held(hot, "a", "b", "c") == "bc"
-        assert hot.evictions == 1
-
-    def test_a_large_response_evicts_as_many_as_it_needs(self) -> None:
-        hot = memory(4)
-        put(hot, "a", "b", "c", "d")
-        hot.put(key("e"), (), NO_FIELDS, entry(3 * ENTRY_BYTES))
-        assert held(hot, "a", "b", "c", "d", "e") == "de"
-
-    def test_what_can_never_fit_is_refused_and_evicts_nothing(self) -> None:
-        hot = memory(2)
-        put(hot, "a", "b")
-        assert not hot.put(key("c"), (), NO_FIELDS, entry(3 * ENTRY_BYTES))
-        assert held(hot, "a", "b", "c") == "ab"
-
-    def test_what_can_never_fit_still_takes_the_old_response_away(self) -> None:
-        hot = memory(2)
-        put(hot, "a", "b")
-        assert not hot.put(key("a"), (), NO_FIELDS, entry(3 * ENTRY_BYTES))
-        assert held(hot, "a", "b") == "b"
-
-    def test_a_memory_of_no_bytes_holds_nothing(self) -> None:
-        hot = HotMemory(0)
-        assert not hot.put(key("a"), (), NO_FIELDS, entry())
-        assert hot.get(key("a"), NO_FIELDS) is None
-        assert hot.size_bytes == 0
-
-    def test_emptied_and_filled_again_it_counts_from_zero(self) -> None:
-        hot = memory(2)
-        put(hot, "a", "b")
-        hot.discard(key("a"))
-        hot.discard(key("b"))
-        assert (len(hot), hot.size_bytes) == (0, 0)
-        put(hot, "a", "b", "c")
-        assert held(hot, "a", "b", "c") == "bc"
-
-    def test_resources_that_vary_ever_anew_do_not_grow_its_index(self) -> None:
-        hot = memory(8)
-        for number in range(1000):
-            hot.put(key(str(number)), (b"accept",), {b"accept": b"*/*"}, entry())
-        assert hot.size_bytes <= hot.capacity_bytes
-        assert len(hot._variants) == len(hot) > 4
-
-    def test_no_resource_is_lost_for_the_sake_of_others_in_its_index(self) -> None:
-        hot = memory(1000)
-        names = [str(number) for number in range(600)]
-        for name in names:
-            hot.put(key(name), (b"accept",), {b"accept": b"*/*"}, entry())
-        assert all(hot.get(key(name), {b"accept": b"*/*"}) for name in names)
+def test_what_is_just_half_of_it_is_kept() -> None:
+    half = large("a", 33)
+    hot = HotMemory(2 * half.size_bytes)
+    assert hot.put(half)
+    assert not HotMemory(2 * half.size_bytes - 1).put(half)
 
 
-class TestSieve:
-    def test_the_first_to_come_goes_first_when_nothing_was_asked_for(self) -> None:
-        hot = memory(3)
-        put(hot, "a", "b", "c", "d", "e")
-        assert held(hot, *"abcde") == "cde"
-
-    def test_what_was_asked_for_stays(self) -> None:
-        hot = memory(3)
-        put(hot, "a", "b", "c")
-        hot.get(key("a"), NO_FIELDS)
-        put(hot, "d")
-        assert held(hot, *"abcd") == "acd"
-
-    def test_a_second_chance_is_one_and_the_hand_goes_on_from_where_it_was(self) -> None:
-        hot = memory(3)
-        put(hot, "a", "b", "c")
-        hot.get(key("a"), NO_FIELDS)
-        put(hot, "d")  # the hand passes a, takes b and stands at c
-        put(hot, "e")  # c has not been asked for
-        assert held(hot, *"abcde") == "ade"
-
-    def test_when_all_were_asked_for_the_hand_goes_round(self) -> None:
-        hot = memory(3)
-        put(hot, "a", "b", "c")
-        for name in "abc":
-            hot.get(key(name), NO_FIELDS)
-        put(hot, "d")
-        assert held(hot, *"abcd") == "bcd"
-        put(hot, "e")  # their marks are gone: b is next
-        assert held(hot, *"abcde") == "cde"
-
-    def test_a_one_time_scan_leaves_what_is_asked_for_again_and_again(self) -> None:
-        hot = memory(10)
-        put(hot, "hot1", "hot2")
-        for number in range(200):
-            put(hot, f"cold{number}")
-            assert hot.get(key("hot1"), NO_FIELDS)
-            assert hot.get(key("hot2"), NO_FIELDS)
-
-    def test_the_hand_survives_the_end_of_the_entry_it_stands_at(self) -> None:
-        hot = memory(3)
-        put(hot, "a", "b", "c")
-        hot.get(key("a"), NO_FIELDS)
-        put(hot, "d")
-        hot.discard(key("c"))
-        put(hot, "e", "f")  # first in the room that c left, then for d, where the hand stands now
-        assert held(hot, *"abcdef") == "aef"
+# --- replacing by what was freshened
 
 
-class TestVariants:
-    def test_each_variant_is_found_by_its_own_fields(self) -> None:
-        hot = memory(4)
-        stored = {coding: entry(mark=coding) for coding in (b"gzip", b"br")}
-        for coding, one in stored.items():
-            hot.put(key("a"), (b"accept-encoding",), {b"accept-encoding": coding}, one)
-        for coding, one in stored.items():
-            assert hot.get(key("a"), {b"accept-encoding": coding, b"accept": b"x"}) is one
-        assert hot.get(key("a"), {b"accept-encoding": b"zstd"}) is None
-
-    def test_an_absent_field_is_not_an_empty_one(self) -> None:
-        hot = memory(4)
-        hot.put(key("a"), (b"cookie",), {b"cookie": b""}, entry())
-        assert hot.get(key("a"), NO_FIELDS) is None
-        assert hot.get(key("a"), {b"cookie": b""}) is not None
-
-    def test_order_and_repetition_in_vary_do_not_matter(self) -> None:
-        hot = memory(4)
-        request = {b"a": b"1", b"b": b"2"}
-        hot.put(key("x"), (b"b", b"a", b"b"), request, entry())
-        newer = entry()
-        hot.put(key("x"), (b"a", b"b"), request, newer)
-        assert hot.get(key("x"), request) is newer
-        assert len(hot) == 1
-
-    def test_values_do_not_run_into_one_another(self) -> None:
-        hot = memory(4)
-        hot.put(key("x"), (b"a", b"b"), {b"a": b"1", b"b": b"22"}, entry())
-        assert hot.get(key("x"), {b"a": b"12", b"b": b"2"}) is None
-
-    def test_the_latest_vary_counts_and_older_variants_are_not_found(self) -> None:
-        hot = memory(4)
-        request = {b"a": b"1", b"b": b"2"}
-        hot.put(key("x"), (b"a",), request, entry())
-        newest = entry()
-        hot.put(key("x"), (b"b",), request, newest)
-        assert hot.get(key("x"), {b"a": b"1"}) is None
-        assert hot.get(key("x"), {b"b": b"2"}) is newest
-
-    def test_a_response_that_varies_takes_the_place_of_one_that_did_not(self) -> None:
-        hot = memory(4)
-        put(hot, "x")
-        hot.put(key("x"), (b"a",), {b"a": b"1"}, entry())
-        assert hot.get(key("x"), {b"a": b"2"}) is None
-        assert len(hot) == 1
-
-    def test_a_response_that_does_not_vary_is_for_everybody(self) -> None:
-        hot = memory(4)
-        hot.put(key("x"), (b"a",), {b"a": b"1"}, entry(mark=b"1"))
-        plain = entry(mark=b"plain")
-        hot.put(key("x"), (), NO_FIELDS, plain)
-        for request in (NO_FIELDS, {b"a": b"1"}, {b"a": b"2"}):
-            assert hot.get(key("x"), request) is plain
-
-    def test_discarding_takes_every_variant_for_good(self) -> None:
-        hot = memory(4)
-        request = {b"a": b"1"}
-        hot.put(key("x"), (b"a",), request, entry())
-        assert hot.discard(key("x"))
-        assert hot.get(key("x"), request) is None
-        hot.put(key("x"), (b"a",), {b"a": b"2"}, entry())
-        assert hot.get(key("x"), request) is None
-
-    def test_discarding_nothing_says_so(self) -> None:
-        hot = memory(4)
-        assert not hot.discard(key("x"))
+def test_a_freshened_entry_takes_the_place_of_its_predecessor_with_its_mark() -> None:
+    hot = memory(64)
+    put(hot, "a", "b")
+    for name in "ab":
+        old = hot.get(key(name), NO_FIELDS)
+        assert old
+        old.visited = name == "a"
+        new = old.with_stored(old.stored)
+        assert hot.replace(old, new)
+        assert hot.entries_of(key(name)) == [new]
+        assert new.visited is (name == "a")
 
 
-class TestFilling:
-    @staticmethod
-    def filling(*, has_content: bool = True) -> Filling:
-        return Filling(
-            status=200,
-            head=b"HTTP/1.1 200 OK\r\nX: \xe9\r\n",
-            head_without_content=b"HTTP/1.1 304 Not Modified\r\n",
-            has_content=has_content,
-            etag=b'"e"',
-            born_ns=1,
-            fresh_until_ns=2,
-            filled_by="00-a-b-01",
-            vary=(),
-        )
+@pytest.mark.parametrize("vary", [(), (b"v",)], ids=["plain", "varying"])
+def test_what_is_no_longer_stored_is_not_replaced(vary: tuple[bytes, ...]) -> None:
+    hot = memory(64)
+    old = entry(vary=vary)
+    hot.put(old)
+    hot.discard(key("a"))
+    assert not hot.replace(old, old.with_stored(old.stored))
+    assert len(hot) == 0
+    newer = entry(vary=vary)
+    hot.put(newer)
+    assert not hot.replace(old, old.with_stored(old.stored))
+    assert hot.get(key("a"), NO_FIELDS) is newer
 
-    def test_the_pieces_become_one_body_of_known_length(self) -> None:
-        filling = self.filling()
-        assert filling.add(b"abc", 10)
-        assert filling.add(b"defg", 10)
-        stored = filling.entry()
-        assert stored.body == b"abcdefg"
-        assert stored.head == "HTTP/1.1 200 OK\r\nX: \xe9\r\nContent-Length: 7\r\n"
 
-    def test_a_status_without_content_gets_no_length(self) -> None:
-        assert "Content-Length" not in self.filling(has_content=False).entry().head
+# --- SIEVE
 
-    def test_the_limit_is_the_largest_that_may_be_stored(self) -> None:
-        filling = self.filling()
-        assert filling.add(b"12345", 10)
-        assert filling.add(b"67890", 10)
-        assert not filling.add(b"1", 10)
+
+def queued(names: str) -> tuple[Sieve, dict[str, Entry]]:
+    queue, found = Sieve(), {name: entry(name) for name in names}
+    for each in found.values():
+        queue.push(each, 1)
+    return queue, found
+
+
+def evicted(queue: Sieve, count: int) -> str:
+    """The first letters of what it gives up next."""
+    found = ""
+    while len(found) < count:
+        victim = queue.victim()
+        assert victim
+        queue.remove(victim, 1)
+        found += chr(victim.key[0])
+    return found
+
+
+def test_the_first_to_come_goes_first_when_nothing_was_asked_for() -> None:
+    queue, _ = queued("abc")
+    assert evicted(queue, 3) == "abc"
+    assert (queue.entries, queue.size_bytes, queue.oldest, queue.newest) == (0, 0, None, None)
+
+
+def test_what_was_asked_for_gets_one_more_chance() -> None:
+    queue, found = queued("abc")
+    found["a"].visited = True
+    assert evicted(queue, 3) == "bca"
+
+
+def test_the_hand_goes_on_from_where_it_was() -> None:
+    queue, found = queued("abcd")
+    found["a"].visited = found["c"].visited = True
+    assert evicted(queue, 1) == "b"
+    found["a"].visited = True
+    assert evicted(queue, 3) == "dca"
+
+
+def test_when_all_were_asked_for_the_hand_goes_round() -> None:
+    queue, found = queued("abc")
+    for each in found.values():
+        each.visited = True
+    assert evicted(queue, 3) == "abc"
+
+
+def test_the_hand_comes_to_what_came_after_it_stood_still() -> None:
+    queue, found = queued("abc")
+    found["a"].visited = True
+    assert evicted(queue, 1) == "b"
+    queue.push(entry("d"), 1)
+    assert evicted(queue, 3) == "cda"
+
+
+@pytest.mark.parametrize(("gone", "rest"), [("a", "cd"), ("c", "da"), ("d", "ca")])
+def test_the_hand_survives_the_end_of_any_entry(gone: str, rest: str) -> None:
+    queue, found = queued("abcd")
+    found["a"].visited = True
+    assert evicted(queue, 1) == "b"
+    queue.remove(found[gone], 1)
+    assert evicted(queue, 2) == rest
+
+
+def test_a_one_time_scan_leaves_what_is_asked_for_again_and_again() -> None:
+    hot = memory(100)
+    put(hot, "hot1", "hot2")
+    for name in numbered("cold", 1000):
+        put(hot, name)
+        assert hot.get(key("hot1"), NO_FIELDS)
+        assert hot.get(key("hot2"), NO_FIELDS)
+    assert hot.evictions == 902
+
+
+# --- large ones and small ones
+
+
+def test_large_ones_never_flush_small_ones_that_fit_into_half() -> None:
+    hot = memory(256)
+    small = numbered("s", 128)
+    put(hot, *small)
+    for name in numbered("L", 200):
+        assert hot.put(large(name, 30))
+    assert held(hot, *small) == small
+
+
+def test_large_ones_get_their_half_of_a_memory_full_of_small_ones_and_no_more() -> None:
+    hot = memory(256)
+    small = numbered("s", 256)
+    put(hot, *small)
+    for name in numbered("L", 200):
+        assert hot.put(large(name, 16))
+    assert len(held(hot, *small)) >= 128
+    assert len(held(hot, *numbered("L", 200))) in (7, 8)
+
+
+def test_large_ones_may_have_all_the_room_that_nobody_else_needs() -> None:
+    hot = memory(256)
+    for name in numbered("L", 16):
+        assert hot.put(large(name, 15))
+    assert len(held(hot, *numbered("L", 16))) == 16
+    put(hot, *numbered("s", 128))
+    assert held(hot, *numbered("s", 128)) == numbered("s", 128)
+    assert len(held(hot, *numbered("L", 16))) == 8
+
+
+def test_a_large_one_that_is_asked_for_stays_while_others_pass_through() -> None:
+    hot = memory(256)
+    hot.put(large("hot", 30))
+    for name in numbered("L", 100):
+        hot.put(large(name, 30))
+        assert hot.get(key("hot"), NO_FIELDS)
+
+
+def test_large_ones_that_nobody_asks_for_leave_when_small_ones_keep_coming() -> None:
+    hot = memory(256)
+    for name in ("hot", "L0", "L1", "L2"):
+        hot.put(large(name, 30))
+    for name in numbered("s", 600):
+        put(hot, name)
+        assert hot.get(key("hot"), NO_FIELDS)
+    assert held(hot, "hot", "L0", "L1", "L2") == ["hot"]
+
+
+# --- variants
+
+ACCEPT = (b"accept",)
+
+
+def test_each_variant_is_found_by_its_own_fields() -> None:
+    hot = memory(64)
+    vary = (b"accept-encoding",)
+    stored = {coding: entry(vary=vary, names={vary[0]: coding}) for coding in (b"gzip", b"br")}
+    for one in stored.values():
+        hot.put(one)
+    for coding, one in stored.items():
+        assert hot.get(key("a"), {b"accept-encoding": coding, b"accept": b"x"}) is one
+    assert hot.get(key("a"), {b"accept-encoding": b"zstd"}) is None
+    assert len(hot) == 2
+    assert hot.size_bytes == sum(one.size_bytes + VARIANT_BYTES for one in stored.values())
+
+
+def test_a_newer_response_takes_the_place_of_the_same_variant_only() -> None:
+    hot = memory(64)
+    older = [entry(vary=ACCEPT, names={b"accept": value}) for value in (b"x", b"y")]
+    for one in older:
+        hot.put(one)
+    newer = entry(vary=ACCEPT, names={b"accept": b"x"})
+    hot.put(newer)
+    assert hot.get(key("a"), {b"accept": b"x"}) is newer
+    assert hot.get(key("a"), {b"accept": b"y"}) is older[1]
+
+
+def test_an_absent_field_is_not_an_empty_one() -> None:
+    hot = memory(64)
+    hot.put(entry(vary=(b"cookie",), names={b"cookie": b""}))
+    assert hot.get(key("a"), NO_FIELDS) is None
+    assert hot.get(key("a"), {b"cookie": b""}) is not None
+
+
+def test_the_latest_vary_counts_and_older_variants_are_gone() -> None:
+    hot = memory(64)
+    request = {b"a": b"1", b"b": b"2"}
+    hot.put(entry(vary=(b"a",), names=request))
+    newest = entry(vary=(b"b",), names=request)
+    hot.put(newest)
+    assert hot.get(key("a"), {b"a": b"1"}) is None
+    assert hot.get(key("a"), {b"b": b"2"}) is newest
+    assert len(hot) == 1
+
+
+def test_a_response_that_varies_takes_the_place_of_one_that_did_not() -> None:
+    hot = memory(64)
+    put(hot, "a")
+    hot.put(entry(vary=ACCEPT, names={b"accept": b"1"}))
+    assert hot.get(key("a"), {b"accept": b"2"}) is None
+    assert len(hot) == 1
+
+
+def test_a_response_that_does_not_vary_is_for_everybody() -> None:
+    hot = memory(64)
+    hot.put(entry(vary=ACCEPT, names={b"accept": b"1"}))
+    plain = entry()
+    hot.put(plain)
+    for request in (NO_FIELDS, {b"accept": b"1"}, {b"accept": b"2"}):
+        assert hot.get(key("a"), request) is plain
+    assert len(hot) == 1
+
+
+def test_a_variant_is_not_mistaken_for_a_resource_whose_key_has_its_value() -> None:
+    hot = memory(64)
+    hot.put(entry(vary=ACCEPT, names={b"accept": b"x"}))
+    assert hot.get(key("a") + b"\x00x", NO_FIELDS) is None
+
+
+def test_discarding_takes_every_variant_at_once() -> None:
+    hot = memory(64)
+    put(hot, "b")
+    for value in (b"1", b"2"):
+        hot.put(entry(vary=ACCEPT, names={b"accept": value}))
+    assert hot.discard(key("a"))
+    assert (len(hot), hot.size_bytes) == (1, UNIT)
+    assert not hot.discard(key("a"))
+    assert hot.discard(key("b"))
+
+
+def test_resources_that_vary_ever_anew_do_not_grow_its_index() -> None:
+    hot = memory(100)
+    for name in numbered("r", 1000):
+        hot.put(entry(name, vary=ACCEPT))
+    assert hot.size_bytes <= hot.capacity_bytes
+    assert len(hot._varying) == len(hot) > 50
+
+
+# --- what there is for a URL
+
+
+def test_what_is_stored_for_a_url_is_told_with_its_variants_and_left_unmarked() -> None:
+    hot = memory(64)
+    expected = [
+        entry("a/1", url=b"a"),
+        *(entry("a", vary=ACCEPT, names={b"accept": v}, url=b"a") for v in (b"x", b"y")),
+    ]
+    for each in (*expected, entry("a/2", url=b"a/2"), entry("b", url=b"b")):
+        hot.put(each)
+    assert hot.entries_of(b"a") == expected
+    assert not any(each.visited for each in expected)
+    assert hot.entries_of(b"c") == []
 
 
 # --- against a model
@@ -305,124 +398,195 @@ class TestFilling:
 class Line:
     """An entry in the model."""
 
-    name: tuple[str, int, str | None]
+    name: tuple[str, str | None]
     size: int
     body: bytes
     visited: bool = False
 
 
 @dataclass
-class Model:
-    """SIEVE over a list, oldest first, as the paper has it."""
+class Queue:
+    """A SIEVE queue as the paper has it, oldest first."""
 
-    capacity: int
     lines: list[Line] = field(default_factory=list)
     hand: Line | None = None
-    vary: dict[str, int | None] = field(default_factory=dict)
-    """For each resource the generation of its variants, None while it has none."""
-    generation: int = 0
 
-    def get(self, name: str, value: str) -> bytes | None:
-        found = self._find(self._name(name, value))
-        if found is None:
-            return None
-        found.visited = True
-        return found.body
+    @property
+    def size(self) -> int:
+        return sum(line.size for line in self.lines)
 
-    def put(self, name: str, value: str | None, size: int, body: bytes) -> bool:
-        generation = None if value is None else self.vary.get(name)
-        if value is None:
-            self.vary[name] = None
-        elif generation is None:
-            self.discard(name)
-            self.generation += 1
-            generation = self.generation
-        full = (name, generation or 0, value)
-        self._remove(self._find(full))
-        if size > self.capacity:
-            return False
-        while sum(line.size for line in self.lines) + size > self.capacity:
-            self._evict()
-        self.lines.append(Line(full, size, body))
-        self.vary[name] = generation
-        return True
-
-    def discard(self, name: str) -> None:
-        self._remove(self._find((name, 0, None)))
-        self.vary[name] = None
-
-    def _name(self, name: str, value: str) -> tuple[str, int, str | None]:
-        generation = self.vary.get(name)
-        return (name, 0, None) if generation is None else (name, generation, value)
-
-    def _find(self, name: tuple[str, int, str | None]) -> Line | None:
-        return next((line for line in self.lines if line.name == name), None)
-
-    def _remove(self, line: Line | None) -> None:
-        if line is None:
-            return
+    def remove(self, line: Line) -> None:
         if self.hand is line:
-            self.hand = self._newer(line)
+            self.hand = self.after(line)
         self.lines.remove(line)
-        name, generation, _ = line.name
-        if self.vary.get(name) == generation and all(other.name[:2] != (name, generation) for other in self.lines):
-            self.vary[name] = None
 
-    def _newer(self, line: Line) -> Line | None:
+    def after(self, line: Line) -> Line | None:
         at = self.lines.index(line) + 1
         return self.lines[at] if at < len(self.lines) else None
 
-    def _evict(self) -> None:
-        line = self.hand or self.lines[0]
-        while line.visited:
-            line.visited = False
-            line = self._newer(line) or self.lines[0]
-        self.hand = self._newer(line)
-        self._remove(line)
+    @property
+    def next(self) -> Line | None:
+        return self.hand or (self.lines[0] if self.lines else None)
+
+    def spare(self) -> None:
+        assert self.next
+        self.next.visited = False
+        self.hand = self.after(self.next)
+
+    def evict(self) -> int:
+        """Gives the size of what went."""
+        while self.next and self.next.visited:
+            self.spare()
+        victim = self.hand = self.next
+        assert victim
+        self.remove(victim)
+        return victim.size
+
+
+@dataclass
+class Model:
+    """A queue of small ones and one of large ones."""
+
+    capacity: int
+    small: Queue = field(default_factory=Queue)
+    large: Queue = field(default_factory=Queue)
+    freed: int = 0
+
+    @property
+    def lines(self) -> Iterator[Line]:
+        return iter(self.small.lines + self.large.lines)
+
+    @property
+    def size(self) -> int:
+        return self.small.size + self.large.size
+
+    def get(self, name: str, value: str) -> bytes | None:
+        for line in self.lines:
+            if line.name in ((name, None), (name, value)):
+                line.visited = True
+                return line.body
+        return None
+
+    def put(self, name: str, value: str | None, size: int, body: bytes) -> bool:
+        for line in list(self.lines):
+            replaced = line.name == (name, value) if value else line.name[0] == name
+            if replaced or (line.name == (name, None)):
+                self.remove(line)
+        if size > self.capacity // 2:
+            return False
+        is_large = size * LARGE_SHARE > self.capacity
+        while self.size + size > self.capacity:
+            if self.large.size + is_large * size > self.capacity // 2:
+                self.large.evict()
+            else:
+                self.evict()
+        (self.large if is_large else self.small).lines.append(Line((name, value), size, body))
+        return True
+
+    def discard(self, name: str) -> None:
+        for line in list(self.lines):
+            if line.name[0] == name:
+                self.remove(line)
+
+    def remove(self, line: Line) -> None:
+        next(queue for queue in (self.small, self.large) if line in queue.lines).remove(line)
+
+    def evict(self) -> None:
+        """A small one, but for a large one that as many freed bytes have paid for, and that was not asked for."""
+        large = self.large.next
+        self.freed = self.freed if large else 0
+        if large and self.freed >= large.size:
+            self.freed -= large.size
+            if not large.visited:
+                self.large.evict()
+                return
+            self.large.spare()
+        if self.small.lines:
+            self.freed += self.small.evict()
+        else:
+            self.large.evict()
 
 
 NAMES = st.sampled_from("abcdef")
 VALUES = st.sampled_from("xyz")
+BODIES = st.one_of(st.integers(0, 200), st.sampled_from([1000, 4000, 20_000, 80_000]))
 STEPS = st.one_of(
     st.tuples(st.just("get"), NAMES, VALUES),
-    st.tuples(st.just("put"), NAMES, st.one_of(st.none(), VALUES), st.integers(0, 900)),
+    st.tuples(st.just("put"), NAMES, st.one_of(st.none(), VALUES), BODIES),
     st.tuples(st.just("discard"), NAMES),
 )
 
 
+@pytest.mark.parametrize("units", [1, 4, 64, 70], ids=lambda units: f"room-for-{units}")
 @settings(deadline=None)
-@given(st.lists(STEPS, max_size=60))
-def test_any_run_of_calls_gives_what_the_model_gives(steps: list[tuple[str, ...]]) -> None:
-    capacity = 2600
-    hot, model = HotMemory(capacity), Model(capacity)
-    for number, step in enumerate(steps):
+@given(steps=st.lists(STEPS, max_size=100), ballast=st.integers(0, 64))
+def test_any_run_of_calls_gives_what_the_model_gives(units: int, steps: list[tuple[str, ...]], ballast: int) -> None:
+    hot = memory(units)
+    model = Model(hot.capacity_bytes)
+    filling = [("put", f"s{number}", None, 0) for number in range(ballast)]
+    for number, step in enumerate((*filling, *steps)):
         match step:
             case ("get", name, value):
                 found = hot.get(key(name), {b"v": value.encode()})
                 assert (found and found.body) == model.get(name, value)
             case ("put", name, value, extra):
-                stored = entry(Entry.OVERHEAD_BYTES + 4 + int(extra), mark=b"%d" % number)
-                size = stored.size_bytes + KEY_BYTES
-                fields = {b"v": value.encode()} if value else NO_FIELDS
-                if value:
-                    # The variant's key has generation and value behind the primary key, each behind a NUL.
-                    changes = model.vary.get(name) is None
-                    generation = model.generation + 1 if changes else model.vary[name]
-                    size += len(f"\0{generation}\0{value}") + Variants.SIZE_BYTES
-                kept = hot.put(key(name), (b"v",) if value else (), fields, stored)
-                assert kept == model.put(name, value, size, stored.body)
+                body = b"%d" % number + b"." * int(extra)
+                each = entry(name, body, vary=(b"v",) if value else (), names={b"v": (value or "").encode()})
+                size = each.size_bytes + (VARIANT_BYTES if value else 0)
+                assert hot.put(each) == model.put(name, value, size, body)
             case ("discard", name):
                 hot.discard(key(name))
                 model.discard(name)
-        assert hot.size_bytes == sum(line.size for line in model.lines) <= capacity
-        assert len(hot) == len(model.lines)
+        assert hot.size_bytes == model.size <= hot.capacity_bytes
+        assert len(hot) == len(list(model.lines))
 
 
-@pytest.mark.parametrize("capacity", [1, Entry.OVERHEAD_BYTES, 5000])
-@settings(deadline=None)
-@given(sizes=st.lists(st.integers(0, 6000), max_size=30))
-def test_the_bound_holds_whatever_is_put(capacity: int, sizes: list[int]) -> None:
-    hot = HotMemory(capacity)
-    for number, size in enumerate(sizes):
-        hot.put(b"%d" % number, (), NO_FIELDS, entry(Entry.OVERHEAD_BYTES + size))
-        assert hot.size_bytes <= capacity
+# --- what it really takes
+
+REAL = """
+import os, random, sys
+from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.memory import HotMemory
+
+fields, body_bytes, vary, mib = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "varying", int(sys.argv[4])
+chance = random.Random(1)
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def entry(number):
+    key = b"http://www.example.com/pictures/%d.jpg" % number
+    stored = Stored(
+        key=key, url=key, vary=(b"accept-encoding",) if vary else (), variant=b"gzip" if vary else b"", status=200,
+        reason=b"OK", lines=[(b"Field-%d" % n, b"value %d of some length" % number) for n in range(fields)],
+        born_ns=10**18 + number, fresh_until_ns=2 * 10**18 + number, stale_while_revalidate_ns=0, stale_if_error_ns=0,
+        must_revalidate=False, stored_ns=10**18 + number, filled_by=f"00-{number:032x}-{number:016x}-01", origin="o",
+        etag=b'"%d"' % number)
+    return Entry(stored, os.urandom(chance.randrange(body_bytes // 2, body_bytes * 2)))
+
+hot, number = HotMemory(mib << 20), 0
+for number in range(200):
+    hot.put(entry(number))
+before, counted = resident(), hot.size_bytes
+while hot.evictions < 2 * len(hot):
+    number += 1
+    hot.put(entry(number))
+print((resident() - before) / (hot.size_bytes - counted))
+"""
+
+
+@pytest.mark.parametrize(
+    ("fields", "body_bytes", "vary", "mib"),
+    [
+        (1, 100, "plain", 32),
+        (7, 785, "plain", 48),
+        (7, 785, "varying", 48),
+        (20, 785, "plain", 48),
+        (7, 60_000, "plain", 96),
+    ],
+    ids=["tiny", "small", "varying", "many-fields", "60kB"],
+)
+def test_real_memory_stays_within_a_tenth_of_the_bound(fields: int, body_bytes: int, vary: str, mib: int) -> None:
+    arguments = [str(fields), str(body_bytes), vary, str(mib)]
+    done = subprocess.run([sys.executable, "-c", REAL, *arguments], capture_output=True, text=True, check=True)
+    assert 0.85 < float(done.stdout) < 1.1
