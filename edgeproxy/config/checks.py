@@ -16,6 +16,20 @@ _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _LOOKS_LIKE_IPV4 = re.compile(r"[0-9.]+")
 _AUTHORITY = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 _PATH_PATTERN = re.compile(r"[/*][!-~]*")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,255}")
+_PARAMETER = re.compile(r"[!-~]{1,255}")
+_STATUS = re.compile(r"[2-5](?:[0-9]{2}|xx)")
+_FIELD_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+_RESERVED_FIELDS = frozenset(
+    {
+        *("age", "cache-control", "cache-status", "connection", "content-encoding", "content-length", "content-range"),
+        *("content-type", "date", "etag", "expires", "keep-alive", "last-modified", "location", "set-cookie", "te"),
+        *("trailer", "transfer-encoding", "upgrade", "vary", "via"),
+    }
+)
+"""Fields whose meaning a word of ours would break."""
+_DELIMITERS = frozenset("&=# ")
+"""What can't stand in a query parameter's name."""
 _HOST_NAME_CHARACTERS = 253
 _HIGHEST_PORT = 65535
 
@@ -78,6 +92,47 @@ def is_endpoint(text: str) -> bool:
     return _split_url(text) is not None
 
 
+def is_token(text: str) -> bool:
+    """What names a header field or a cookie (RFC 9110 §5.6.2, RFC 6265 §4.1.1)."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def is_own_field(text: str) -> bool:
+    """The name of a response field that is free for use."""
+    return is_token(text) and text.lower() not in _RESERVED_FIELDS
+
+
+def is_parameter(text: str) -> bool:
+    """The name of a query parameter as it stands in a request, which may end in `*`."""
+    return _PARAMETER.fullmatch(text) is not None and _DELIMITERS.isdisjoint(text) and "*" not in text[:-1]
+
+
+def is_status(text: str) -> bool:
+    """A status that a response may end with, `"404"`, or the hundred of them that begin with a digit, `"4xx"`."""
+    return _STATUS.fullmatch(text) is not None
+
+
+def is_key_host(text: str) -> bool:
+    """`"host"`, `"normalized"` or a host with perhaps a port, lower case."""
+    return text == text.lower() and is_host_header(text)
+
+
+def is_condition(text: str) -> bool:
+    """`header:NAME`, `cookie:NAME` or `query:NAME`, each perhaps with `=VALUE`; a header's name has no star in it."""
+    subject, _, rest = text.partition(":")
+    name, _, value = rest.partition("=")
+    match subject:
+        case "header":
+            return is_token(name) and "*" not in name and _FIELD_VALUE.fullmatch(value) is not None
+        case "cookie":
+            usable = is_token(name) and "*" not in name[:-1]
+            return usable and _FIELD_VALUE.fullmatch(value) is not None and ";" not in value
+        case "query":
+            return is_parameter(name) and _FIELD_VALUE.fullmatch(value) is not None and {*"&# "}.isdisjoint(value)
+        case _:
+            return False
+
+
 def is_network(text: str) -> bool:
     """`10.0.0.0/8`, `2001:db8::/32` or a single address.
 
@@ -103,6 +158,15 @@ def is_path(text: str) -> bool:
 def is_readable_file(text: str) -> bool:
     """A file that is there and that this process may read."""
     return is_path(text) and os.access(text, os.R_OK) and Path(text).is_file()
+
+
+def can_be_directory(text: str) -> bool:
+    """A directory, or what can be made one: of what is there on the way to it, nothing is a file."""
+    if not is_path(text):
+        return False
+    path = Path(text)
+    nearest = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    return os.path.isdir(nearest)  # noqa: PTH112 where it can't be looked, pathlib raises
 
 
 def are_resource_attributes(attributes: dict[str, str]) -> bool:

@@ -120,6 +120,8 @@ class _Check:
     def _value(self, where: str, value: object, key: Key) -> None:
         if key.item is not None and isinstance(value, list):
             self._list(where, value, key, key.item)
+        elif key.names is not None and key.values is not None and isinstance(value, dict):
+            self._entries(where, value, key, key.names, key.values)
         elif key.table is not None and key.item is None and isinstance(value, dict):
             self._table(where, value, key.table)
         elif key.table is not None:
@@ -137,6 +139,34 @@ class _Check:
         if len(self._problems) == before and key.table is None and not _fits(items, key):
             self._note("value", where, items, f"expected {key.expected}")
 
+    def _entries(self, where: str, table: dict[str, Any], key: Key, names: Key, values: Key) -> None:
+        if names.check is None:  # then the table is checked as a whole
+            if not _fits(table, key):
+                self._note("value", where, table, f"expected {key.expected}")
+            return
+        for name, value in table.items():
+            if _fits(name, names):
+                self._value(_join(where, name), value, values)
+            else:
+                self._note("value", _join(where, name), value, f"unknown key; expected {names.expected}")
+
+    def _route_cache(self, where: str, cache: dict[str, Any]) -> None:
+        """What contradicts itself: settings of which one would leave the other nothing to do."""
+        given = [
+            name for name in ("query_allow", "query_deny", "query_sort") if cache.get(name) not in (None, [], False)
+        ]
+        if cache.get("query") == "none":
+            for name in given:
+                reason = f'expected {name} only where query is "all": without a query there is nothing for it to do'
+                self._note("value", _join(where, name), cache[name], reason)
+        elif {"query_allow", "query_deny"} <= {*given}:
+            reason = "expected query_allow or query_deny, not both: what is not allowed is denied already"
+            self._note("value", _join(where, "query_deny"), cache["query_deny"], reason)
+        least, most = (_number(cache.get(name)) for name in ("ttl_min", "ttl_max"))
+        if least is not None and most is not None and least > most:
+            reason = f"expected at most ttl_max, which is {toml_value(most)}"
+            self._note("value", _join(where, "ttl_min"), least, reason)
+
     def _origins_and_routes(self, origins: dict[int, dict[str, Any]], routes: dict[int, dict[str, Any]]) -> None:
         if not origins:
             self._note("missing", "origin", None, "missing: expected at least one [[origin]] with its name and urls")
@@ -148,6 +178,9 @@ class _Check:
             if isinstance(name, str) and first.setdefault(name, index) != index:
                 taken = f"expected a name of its own: origin[{first[name]}] has this one"
                 self._note("value", f"origin[{index}].name", name, taken)
+        for index, route in routes.items():
+            if isinstance(cache := route.get("cache"), dict):
+                self._route_cache(f"route[{index}].cache", cache)
         if not first:
             return
         names = " or ".join(map(toml_value, first))
@@ -166,6 +199,10 @@ def _fits(value: object, key: Key) -> bool:
     except msgspec.ValidationError:
         return False
     return key.check is None or (key.may_be_empty and value == "") or key.check(value)
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _join(where: str, name: str) -> str:

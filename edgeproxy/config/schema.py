@@ -36,6 +36,10 @@ class Key:
     """The Struct, where the key is a table or a list of tables."""
     item: "Key | None" = None
     """What each item must be, where the key may be a list."""
+    names: "Key | None" = None
+    """What each name must be, where the key is a table of values that are alike."""
+    values: "Key | None" = None
+    """What each value in such a table must be."""
 
     @property
     def required(self) -> bool:
@@ -59,6 +63,7 @@ def keys_of(table: type[Struct]) -> dict[str, Key]:
 def _key(name: str, annotation: object, default: object = NODEFAULT) -> Key:
     type_, extra, sentence = _unwrap(inspect.type_info(annotation))
     items = _arguments(annotation, list)
+    entries = _arguments(annotation, dict)
     words = _words(type_, extra | {"words": _arguments(annotation, Literal)})
     may_be_empty = default == "" or bool(extra.get("empty"))
     return Key(
@@ -75,6 +80,8 @@ def _key(name: str, annotation: object, default: object = NODEFAULT) -> Key:
         may_be_empty=may_be_empty,
         table=_table(type_),
         item=_key(name, items[0]) if items else None,
+        names=_key(name, entries[0]) if entries else None,
+        values=_key(name, entries[1]) if entries else None,
     )
 
 
@@ -144,7 +151,9 @@ def _type_words(inner: inspect.Type, extra: dict[str, Any]) -> str:
         case inspect.ListType():
             count = f" of at least {inner.min_length}" if inner.min_length else ""
             return f"a list{count}, each {_words(inner.item_type, {})}"
-        case inspect.DictType() | inspect.StructType():
+        case inspect.DictType():
+            return f"a table, its keys {_words(inner.key_type, {})}, each with {_words(inner.value_type, {})}"
+        case inspect.StructType():
             return "a table"
         case _:
             return "text"

@@ -4,7 +4,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeproxy.config import Config, Route
+from edgeproxy.cache.key import Condition, KeyRules
+from edgeproxy.cache.rules import SECOND_NS, Rules, SetCookie
+from edgeproxy.config import Config, Route, RouteCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +15,16 @@ class Target:
 
     origin: str
     cache: bool
-    max_object_bytes: int
+    """Whether they may be at all."""
+    rules: Rules
+    key: KeyRules
+    bypass: tuple[Condition, ...] = ()
+    """A request that meets one is neither answered from the cache nor stored."""
+
+    @property
+    def max_object_bytes(self) -> int:
+        """The largest body that is cached."""
+        return self.rules.max_object_bytes
 
 
 type Matcher = Callable[[bytes], object]
@@ -26,14 +37,27 @@ class Routes:
     def __init__(self, config: Config) -> None:
         """Compile the routes of a valid configuration; without any, everything goes to the one origin."""
         self._routes = [
-            (_matcher(route.host) if route.host else None, _matcher(route.match), _target(config, route))
+            (
+                _matcher(route.host.removesuffix(".")) if route.host else None,
+                _matcher(route.match),
+                _target(config, route),
+            )
             for route in config.route or [Route(match="/*")]
         ]
 
     def find(self, host: bytes, path: bytes) -> Target | None:
-        """The target of the first route that matches; `host` is lower case, its port does not count."""
+        """The target of the first route that matches; `host` is lower case, its port and a dot at the end of its name
+        do not count.
+        """
+        name: bytes | None = None
         for host_matches, path_matches, target in self._routes:
-            if path_matches(path) and (host_matches is None or host_matches(_PORT.sub(b"", host))):
+            if not path_matches(path):
+                continue
+            if host_matches is None:
+                return target
+            if name is None:
+                name = _PORT.sub(b"", host).removesuffix(b".")
+            if host_matches(name):
                 return target
         return None
 
@@ -56,9 +80,45 @@ def _matcher(match: str) -> Matcher:
 
 
 def _target(config: Config, route: Route) -> Target:
-    limit = route.cache.max_object_bytes
+    cache = route.cache
     return Target(
         origin=route.origin or config.origin[0].name,
-        cache=route.cache.enabled and config.cache.memory_bytes > 0,
-        max_object_bytes=config.cache.max_object_bytes if limit is None else limit,
+        cache=cache.enabled and (config.cache.memory_bytes > 0 or config.cache.store != "memory"),
+        rules=_rules(cache, config.cache.max_object_bytes),
+        key=KeyRules(
+            query=cache.query == "all",
+            query_allow=cache.query_allow,
+            query_deny=cache.query_deny,
+            query_sort=cache.query_sort,
+            headers=cache.key_headers,
+            cookies=cache.key_cookies,
+            host=cache.key_host,
+        ),
+        bypass=tuple(Condition(text) for text in cache.bypass),
     )
+
+
+def _rules(cache: RouteCache, max_object_bytes: int) -> Rules:
+    """What policy decides by: times in nanoseconds, "4xx" as the hundred statuses that it stands for."""
+    classes = {word: ttl for word, ttl in cache.status_ttl.items() if word.endswith("xx")}
+    status_ttl = {int(word[0]) * 100 + n: _ns(ttl) for word, ttl in classes.items() for n in range(100)}
+    status_ttl |= {int(word): _ns(ttl) for word, ttl in cache.status_ttl.items() if word not in classes}
+    return Rules(
+        methods=frozenset(method.encode() for method in cache.methods),
+        ttl_ns=None if cache.ttl is None else _ns(cache.ttl),
+        ttl_min_ns=_ns(cache.ttl_min),
+        ttl_max_ns=None if cache.ttl_max is None else _ns(cache.ttl_max),
+        default_ttl_ns=None if cache.default_ttl is None else _ns(cache.default_ttl),
+        heuristic=cache.heuristic,
+        status_ttl_ns=status_ttl,
+        stale_while_revalidate_ns=_ns(cache.stale_while_revalidate),
+        stale_if_error_ns=_ns(cache.stale_if_error),
+        set_cookie=SetCookie(cache.set_cookie),
+        authorized=cache.authorized,
+        client_no_cache=cache.client_no_cache,
+        max_object_bytes=max_object_bytes if cache.max_object_bytes is None else cache.max_object_bytes,
+    )
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * SECOND_NS)

@@ -125,16 +125,11 @@ WRONG_VALUES = {  # the key, the value in the file, and what the error says
         '"always"',
         SAMPLERS,
     ),
-    "an unknown store": ("cache.store", '"disk"', 'expected "memory"'),
-    "a store of a later version: embedded": (
-        "cache.store",
-        '"embedded"',
-        'not yet available in this version; use "memory"',
-    ),
+    "an unknown store": ("cache.store", '"disk"', 'expected "embedded" or "memory"'),
     "a store of a later version: redis": (
         "cache.store",
         '"redis"',
-        'not yet available in this version; use "memory"',
+        'not yet available in this version; use "embedded"',
     ),
     "no access log": ("log.access", '""', 'expected a path, or "-"'),
     "a path with a zero byte": ("node.runtime_dir", '"/run/\\u0000"', 'expected a directory; or ""'),

@@ -1,5 +1,6 @@
 """The commented reference and the page say what the types say."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -12,7 +13,12 @@ from edgeproxy.config.schema import Key, keys_of
 
 ROOT = Path(__file__).parents[2]
 TABLES = {name: key.table for name, key in keys_of(Config).items() if key.table is not None}
-KEYS = {f"{name}.{key.name}": key for name, table in TABLES.items() for key in keys_of(table).values()}
+KEYS = {
+    f"{name}.{key.name}": key
+    for name, table in [*TABLES.items(), ("route.cache", RouteCache)]
+    for key in keys_of(table).values()
+}
+SECONDS = re.compile(r"(.*_)?(timeout|ttl)(_min|_max)?|stale_.*")
 
 
 def test_the_files_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,10 +54,17 @@ def test_the_reference_loads_and_is_the_defaults_but_for_its_example() -> None:
     )
 
 
+def whole_reference() -> str:
+    """The reference with what is commented out, since it has no default, in force."""
+    text = toml_reference()
+    for name in (key.name for key in keys_of(RouteCache).values() if key.default is None):
+        assert f"\n# {name} = " in text
+        text = text.replace(f"\n# {name} = ", f"\n{name} = ")
+    return text
+
+
 def test_the_reference_has_every_key() -> None:
-    commented_out = "# max_object_bytes = "
-    text = toml_reference().replace(commented_out, commented_out.removeprefix("# "))
-    tables = tomllib.loads(text)
+    tables = tomllib.loads(whole_reference())
     assert list(tables) == list(TABLES)
     for name, table in TABLES.items():
         found = tables[name][0] if isinstance(tables[name], list) else tables[name]
@@ -61,8 +74,9 @@ def test_the_reference_has_every_key() -> None:
 
 def test_what_is_commented_out_in_the_reference_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "edgeproxy.toml"
-    path.write_text(toml_reference().replace("# max_object_bytes = ", "max_object_bytes = "), encoding="utf-8")
-    assert load(path, {}).route[0].cache.max_object_bytes == 8 * 1024 * 1024
+    path.write_text(whole_reference(), encoding="utf-8")
+    cache = load(path, {}).route[0].cache
+    assert (cache.max_object_bytes, cache.ttl) == (8 * 1024 * 1024, 60.0)
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
@@ -77,7 +91,8 @@ def test_every_key_has_a_sentence_that_both_files_show(key: Key) -> None:
 
 def test_seconds_and_bytes_say_so() -> None:
     for name, key in KEYS.items():
-        assert ("_timeout" in name) == (key.unit == "seconds"), name
+        if key.values is None:
+            assert (SECONDS.fullmatch(key.name) is not None) == (key.unit == "seconds"), name
         assert name.endswith("_bytes") == (key.unit == "bytes"), name
         if key.unit:
             assert f"of {key.unit}" in key.expected

@@ -3,6 +3,8 @@
 from types import SimpleNamespace
 from typing import Any, cast
 
+from edgeproxy.cache.key import KeyRules
+from edgeproxy.cache.rules import Rules
 from edgeproxy.config import Config, Origin, Route
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, fold
@@ -49,7 +51,7 @@ def an_exchange(
     parents = [value for name, value in fields if name.lower() == b"traceparent"]
     states = [value for name, value in fields if name.lower() == b"tracestate"]
     exchange.trace = tracer.begin(NOW_NS, parents, states, True)
-    exchange.route = Target(origin="app", cache=True, max_object_bytes=1 << 20)
+    exchange.route = Target(origin="app", cache=True, rules=Rules(max_object_bytes=1 << 20), key=KeyRules())
     return exchange
 
 

@@ -2,20 +2,27 @@
 
 import time
 from fnmatch import fnmatchcase
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.config import Cache, Origin, Route, RouteCache
+from edgeproxy.config import Cache, Config, Origin, Route, RouteCache
 from edgeproxy.proxy.routing import Routes, Target
-from tests.proxy.builders import a_config
 
 ORIGINS = [Origin(name=name, urls=["http://127.0.0.1:8000"]) for name in ("first", "second", "third")]
 
 
-def routes(*found: Route, **tables: object) -> Routes:
-    return Routes(a_config(origin=ORIGINS, route=list(found), **tables))
+def routes(*found: Route, cache: Cache | None = None) -> Routes:
+    return Routes(Config(origin=ORIGINS, route=list(found), cache=cache or Cache()))
+
+
+def target(settings: RouteCache, cache: Cache | None = None) -> Target:
+    """That of a route with these cache settings."""
+    found = routes(Route(match="/*", origin="first", cache=settings), cache=cache).find(b"edge.test", b"/")
+    assert found is not None
+    return found
 
 
 def taken(found: Routes, target: bytes, host: bytes = b"edge.test") -> str | None:
@@ -88,8 +95,11 @@ def test_no_route_is_no_target() -> None:
 
 
 def test_a_route_that_names_no_origin_leads_to_the_only_one() -> None:
-    found = Routes(a_config(origin=ORIGINS[:1], route=[Route(match="/*")]))
+    found = Routes(Config(origin=ORIGINS[:1], route=[Route(match="/*")]))
     assert taken(found, b"/") == "first"
+
+
+LIMITS = {b"/plain": 99, b"/never": 99, b"/small": 10, b"/none": 0}
 
 
 def test_a_route_says_how_its_responses_are_cached() -> None:
@@ -100,17 +110,16 @@ def test_a_route_says_how_its_responses_are_cached() -> None:
         Route(match="/none", origin="first", cache=RouteCache(max_object_bytes=0)),
         cache=Cache(max_object_bytes=99),
     )
-    assert found.find(b"", b"/plain") == Target("first", cache=True, max_object_bytes=99)
-    assert found.find(b"", b"/never") == Target("first", cache=False, max_object_bytes=99)
-    assert found.find(b"", b"/small") == Target("first", cache=True, max_object_bytes=10)
-    assert found.find(b"", b"/none") == Target("first", cache=True, max_object_bytes=0)
+    limits = {path: (found.find(b"", path), size) for path, size in LIMITS.items()}
+    assert all(target is not None and target.rules.max_object_bytes == size for target, size in limits.values())
+    assert {path for path, (target, _) in limits.items() if target and target.cache} == LIMITS.keys() - {b"/never"}
 
 
-def test_with_no_memory_nothing_is_cached() -> None:
-    found = routes(Route(match="/*", origin="first"), cache=Cache(memory_bytes=0))
-    target = found.find(b"", b"/")
-    assert target is not None
-    assert not target.cache
+@pytest.mark.parametrize(
+    ("store", "memory_bytes", "cached"), [("memory", 0, False), ("memory", 1, True), ("embedded", 0, True)]
+)
+def test_with_no_place_for_it_nothing_is_cached(store: Any, memory_bytes: int, cached: bool) -> None:
+    assert target(RouteCache(), cache=Cache(store=store, memory_bytes=memory_bytes)).cache is cached
 
 
 @settings(deadline=None)
