@@ -103,6 +103,16 @@ class HotMemory:
         new.visited = visited
         return kept
 
+    def vary_of(self, key: bytes) -> tuple[bytes, ...]:
+        """The request fields that select among the responses stored for a primary key; none where nothing varies."""
+        varying = self._varying.get(key)
+        return () if varying is None else varying.vary
+
+    def remove(self, entry: Entry) -> None:
+        """Forget one response, if it is still the one that is stored."""
+        if self._find(entry) is entry:
+            self._drop(entry)
+
     def discard(self, key: bytes) -> bool:
         """Forget what is stored for a primary key, all variants of it; says whether there was anything."""
         entry = self._entries.get(key)
