@@ -62,6 +62,8 @@ class Word(IntEnum):
     """1 when the worker traces, 0 when it does not."""
     DRAINING = 15
     """1 once the worker takes no new connections."""
+    ACK_PURGE = 16
+    """Number of the last purge rule that the worker acts on."""
     COUNTERS = 64
     """The first counter: word `COUNTERS + Counter`."""
 
@@ -117,6 +119,8 @@ class Counter(IntEnum):
     """Sum of the requests' durations, microseconds."""
     CONNECTIONS_REFUSED = 32
     """Client connections turned away because there were too many (limits.connections)."""
+    CACHE_REFRESHES = 33
+    """Stale responses validated in the background; no requests of clients'."""
 
 
 class SlotState(IntEnum):

@@ -157,6 +157,11 @@ class LedgerReader:
         return bool(self._words[Word.ACK_TRACING])
 
     @property
+    def acknowledged_purge(self) -> int:
+        """Number of the last purge rule that the worker acts on."""
+        return self._words[Word.ACK_PURGE]
+
+    @property
     def is_draining(self) -> bool:
         """Whether the worker takes no new connections."""
         return bool(self._words[Word.DRAINING])

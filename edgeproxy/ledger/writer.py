@@ -163,6 +163,10 @@ class LedgerWriter:
         self._words[Word.ACK_TRACING] = int(tracing)
         self._words[Word.ACK_EPOCH] = epoch
 
+    def acknowledge_purge(self, seq: int) -> None:
+        """Show readers up to which rule of the purge log this worker acts: what that purged it serves no more."""
+        self._words[Word.ACK_PURGE] = seq
+
     def draining(self) -> None:
         """Show readers that this worker takes no new connections."""
         self._words[Word.DRAINING] = 1

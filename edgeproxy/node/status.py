@@ -48,6 +48,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The control page's epoch that it acts on."""
     confirmed: bool
     """Whether that is the latest."""
+    purge_seq: int
+    """The last purge rule that it acts on."""
     in_flight: int
     connections: int
     requests: int
@@ -199,6 +201,7 @@ def _worker(ledger: LedgerReader, control: Control) -> WorkerStatus:
         tracing=ledger.acknowledged_tracing,
         epoch=ledger.acknowledged_epoch,
         confirmed=ledger.acknowledged_epoch == control.epoch,
+        purge_seq=ledger.acknowledged_purge,
         in_flight=ledger.in_flight,
         connections=counters[Counter.CONNECTIONS_OPEN],
         requests=counters[Counter.REQUESTS],

@@ -65,6 +65,9 @@ def test_a_reader_knows_whose_ledger_it_is(tmp_path: Path, writer: LedgerWriter,
     assert (reader.worker, reader.generation, reader.slots, reader.capacity) == (3, 7, 8, RING)
     writer.acknowledge(5, tracing=True)
     assert (reader.acknowledged_epoch, reader.acknowledged_tracing, reader.is_draining) == (5, True, False)
+    assert reader.acknowledged_purge == 0
+    writer.acknowledge_purge(9)
+    assert reader.acknowledged_purge == 9
     writer.draining()
     assert reader.is_draining
 

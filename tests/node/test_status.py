@@ -85,6 +85,12 @@ def test_a_worker_has_confirmed_once_it_acts_on_the_latest_epoch(parts: Parts) -
     assert (worker.confirmed, worker.tracing, worker.epoch) == (False, True, 1)
 
 
+def test_it_says_up_to_which_purge_a_worker_acts(parts: Parts) -> None:
+    ledger = parts.worker(0)
+    ledger.acknowledge_purge(12)
+    assert read_status(parts.folder).workers[0].purge_seq == 12
+
+
 def test_requests_in_flight_are_read_as_far_as_they_are_known(parts: Parts) -> None:
     ledger = parts.worker(3)
     ledger.stage(ledger.open(7, TEXT), Stage.CONNECT)
