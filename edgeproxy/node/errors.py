@@ -16,6 +16,12 @@ class RuntimeDirError(NodeError):
     code = "runtime_dir"
 
 
+class CacheDirError(NodeError):
+    """The cache directory can't be made or must not be used."""
+
+    code = "cache_dir"
+
+
 class AlreadyRunningError(NodeError):
     """Another supervisor holds the runtime directory."""
 

@@ -23,6 +23,7 @@ from edgeproxy.node.notify import Notifier
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.sockets import Listeners
 from edgeproxy.node.source import Effective, Source
+from edgeproxy.node.storage import Storage, storage_paths
 from edgeproxy.node.watch import changes
 
 ORPHAN_PATIENCE_S = 5.0
@@ -65,8 +66,12 @@ class Supervisor:
         runtime.prepare()
         lock = runtime.lock()
         try:
-            self._open(runtime)
-            await self._serve(runtime)
+            storage = Storage.take(self._effective.config, runtime.path)
+            try:
+                self._open(runtime)
+                await self._serve(runtime)
+            finally:
+                storage.close()
         finally:
             os.close(lock)
 
@@ -211,6 +216,9 @@ class Supervisor:
     def _check_change(self, wanted: Effective) -> None:
         if wanted.config.node.runtime_dir != self._effective.config.node.runtime_dir:
             raise NodeError("node.runtime_dir can't change while the node runs: stop it, then start it")
+        path = RuntimeDir.resolve(wanted.config.node.runtime_dir, os.environ).path
+        if storage_paths(wanted.config, path) != storage_paths(self._effective.config, path):
+            raise NodeError("cache.store and cache.path can't change while the node runs: stop it, then start it")
 
     def _apply_tracing(self) -> None:
         wanted = self._effective.tracing

@@ -1,0 +1,236 @@
+"""`EmbeddedStore`: stored responses in LMDB, shared by all workers of a host and kept over restarts.
+
+Look-ups are synchronous, one read transaction on mapped memory; a body is copied once. Writes go through a thread
+(`writer`), so a call never waits for a disk or for another process. Nothing raises: a store that can't go on is empty.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import lmdb
+import structlog
+
+from edgeproxy.cache.embedded import layout
+from edgeproxy.cache.embedded.files import StoreError, StoreFiles, open_environment
+from edgeproxy.cache.embedded.layout import Damaged, Record, VaryMark
+from edgeproxy.cache.embedded.marks import Marks
+from edgeproxy.cache.embedded.tables import Tables
+from edgeproxy.cache.embedded.writer import Job, Writer
+from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.key import variant
+from edgeproxy.cache.purge_log import PurgeLog, PurgeLogError
+from edgeproxy.cache.store import Found, StoreStats
+
+TIER = "embedded"
+OBJECT_PART = 8
+"""An entry may take up one part in so many of the store's capacity; a larger one is not stored."""
+DAMAGE = (Damaged, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
+"""What says that the store is not as it was written."""
+
+_log = structlog.get_logger()
+
+
+class EmbeddedStore:
+    """A process's use of the store; one a process."""
+
+    def __init__(self, files: StoreFiles, env: lmdb.Environment, marks: Marks, log: PurgeLog | None) -> None:
+        """Use `open`."""
+        self._files = files
+        self._env = env
+        self._marks = marks
+        self._tables = Tables(env)
+        self._capacity_bytes = int(env.info()["map_size"])
+        self._writer = Writer(env, self._tables, marks, self._capacity_bytes, log, self._failed)
+        self._heads = self._tables.heads
+        self._discarding: dict[bytes, int] = {}
+        self._broken = False
+        self._failures = 0
+        self._reported = ""
+
+    @classmethod
+    def open(cls, folder: Path, purge_log: Path | None = None, *, readonly: bool = False) -> "EmbeddedStore":
+        """Use the store in a directory that `files.prepare` has prepared; what was purged by `purge_log` is not stored.
+
+        Raises StoreError when it can't be used.
+        """
+        files = StoreFiles(folder)
+        env = open_environment(files, readonly=readonly)
+        try:
+            return cls(files, env, Marks.open(files.marks), PurgeLog.open(purge_log) if purge_log else None)
+        except (lmdb.Error, OSError, ValueError, PurgeLogError) as error:
+            env.close()
+            raise StoreError(f"cache store {folder} can't be used: {error}") from error
+
+    # Reading.
+
+    def lookup(self, key: bytes, names: Mapping[bytes, bytes], found: Found) -> None:
+        """Call `found`, before this returns, with what is stored; no rule up to its `purge_seq` is about it."""
+        found(self._find(key, names))
+
+    def _find(self, key: bytes, names: Mapping[bytes, bytes]) -> Entry | None:
+        if self._broken or key in self._discarding:
+            return None
+        # Before the transaction begins: what was applied by then is gone from what it sees.
+        applied_seq = self._marks.applied_seq
+        name = layout.key_name(key)
+        try:
+            with self._env.begin(buffers=True) as txn:
+                value = txn.get(name, db=self._heads)
+                if value is None:
+                    return None
+                record = layout.unpack(value)
+                if isinstance(record, VaryMark):
+                    if record.key != key:
+                        return None
+                    name = layout.variant_name(name, variant(record.vary, names))
+                    value = txn.get(name, db=self._heads)
+                    if value is None:
+                        return None
+                    record = layout.unpack(value)
+                    if isinstance(record, VaryMark):
+                        return None
+                stored = layout.stored_of(record.head)
+                if stored.key != key or (stored.vary and stored.variant != variant(stored.vary, names)):
+                    return None
+                body = self._body(txn, record)
+        except Damaged as error:
+            self._bad_record(name, error)
+            return None
+        except (lmdb.Error, OSError) as error:
+            self._failed(error)
+            return None
+        self._marks.used[record.number & self._marks.mask] = 1
+        entry = Entry(stored, body, tier=TIER)
+        entry.purge_seq = max(stored.purge_seq, applied_seq)
+        return entry
+
+    def _body(self, txn: "lmdb.Transaction[memoryview]", record: Record) -> bytes:
+        if record.body is not None:
+            return bytes(record.body)
+        chunks: list[memoryview] = []
+        for index in range(record.chunks):
+            chunk = txn.get(layout.chunk_key(record.number, index), db=self._tables.bodies)
+            if chunk is None:
+                raise Damaged("a part of a body is missing")
+            chunks.append(chunk)
+        body = b"".join(chunks)
+        if len(body) != record.body_bytes or zlib.crc32(body) != record.body_crc:
+            raise Damaged("a body's checksum does not fit")
+        return body
+
+    def variants(self, url: bytes) -> Iterator[tuple[Stored, int]]:
+        """What is stored for a URL as keyed, with each body's size in bytes."""
+        found: list[tuple[Stored, int]] = []
+        try:
+            with self._env.begin() as txn:
+                prefix = layout.url_key(url, b"")
+                for key in self._tables.keys(txn, self._tables.urls, prefix):
+                    if len(key) != len(prefix) + layout.NAME_BYTES:
+                        continue
+                    entry = self._tables.head(txn, key[-layout.NAME_BYTES :])
+                    if entry is not None and entry[1].url == url:
+                        found.append((entry[1], entry[0].body_bytes))
+        except (Damaged, lmdb.Error, OSError) as error:
+            self._failed(error)
+        return iter(found)
+
+    def stats(self) -> StoreStats:
+        """How it is; sizes are those of pages in use."""
+        entries = size_bytes = evictions = 0
+        try:
+            with self._env.begin() as txn:
+                counters = self._tables.counters(txn)
+                entries, evictions = counters.entries, counters.evictions
+                size_bytes = self._tables.live_bytes(txn)
+        except (Damaged, lmdb.Error, OSError) as error:
+            self._failed(error)
+        return StoreStats(
+            kind=TIER,
+            entries=entries,
+            size_bytes=size_bytes,
+            capacity_bytes=self._capacity_bytes,
+            evictions=evictions,
+            failures=self._failures + self._writer.dropped,
+            path=str(self._files.folder),
+        )
+
+    # Writing.
+
+    def put(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
+        """Store in place of what there is for the same key and variant."""
+        if self._broken or entry.size_bytes > self._capacity_bytes // OBJECT_PART:
+            if done is not None:
+                asyncio.get_running_loop().call_soon(done)
+            return
+        job = Job(self._writer.put, stored=entry.stored, body=entry.body, done=_in_loop(done))
+        if not self._writer.give(job) and done is not None:
+            asyncio.get_running_loop().call_soon(done)
+
+    def freshen(self, entry: Entry) -> None:
+        """Store the entry's head anew; all of it where another response is stored by now."""
+        if not self._broken:
+            self._writer.give(Job(self._writer.freshen, stored=entry.stored, body=entry.body))
+
+    def discard(self, key: bytes) -> None:
+        """Forget all variants of a primary key; from this call on this process does not find them."""
+        if self._broken:
+            return
+        self._discarding[key] = self._discarding.get(key, 0) + 1
+
+        def done() -> None:
+            left = self._discarding[key] - 1
+            if left:
+                self._discarding[key] = left
+            else:
+                del self._discarding[key]
+
+        if not self._writer.give(Job(self._writer.discard, key=key, done=_in_loop(done))):
+            done()
+
+    def close(self) -> None:
+        """Finish what is under way, and let go."""
+        self._writer.close()
+        self._env.close()
+        self._marks.close()
+
+    # What goes wrong.
+
+    def _bad_record(self, name: bytes, error: Damaged) -> None:
+        """An entry that is not as it was written: it goes, the rest stays."""
+        self._failures += 1
+        _log.error("cache store: an entry is damaged, and removed", path=str(self._files.folder), error=str(error))
+        self._writer.give(Job(self._writer.remove, name=name))
+
+    def _failed(self, error: Exception) -> None:
+        """LMDB refuses; where the store itself is not as it was written, use it no more, and have the next start set it
+        aside.
+        """
+        self._failures += 1
+        if not isinstance(error, DAMAGE):
+            if str(error) != self._reported:
+                self._reported = str(error)
+                _log.error("cache store: a look-up or change failed", path=str(self._files.folder), error=str(error))
+        elif not self._broken:
+            self._broken = True
+            _log.error(
+                "cache store is damaged, and not used any more; the next start sets it aside",
+                path=str(self._files.folder),
+                error=str(error),
+            )
+            self._files.mark_damaged(str(error))
+
+
+def _in_loop(done: Callable[[], None] | None) -> Callable[[], None] | None:
+    """A call from the thread as a call in the loop that asked for it."""
+    if done is None:
+        return None
+    call = done
+    loop = asyncio.get_running_loop()
+
+    def later() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(call)
+
+    return later

@@ -1,0 +1,145 @@
+"""Where a node keeps what it caches, and how that place is made ready before the workers use it.
+
+Knows which directory it is, whose it is, and in which order its parts are prepared: the purge log first, then the store
+that goes with it. What is in the files is `cache.embedded`'s and `cache.purge_log`'s business.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from edgeproxy.cache.embedded import StoreError, finish, prepare
+from edgeproxy.cache.purge_log import PurgeLog, PurgeLogError
+from edgeproxy.config import Config
+from edgeproxy.node.errors import CacheDirError
+from edgeproxy.node.runtime import SYSTEM_DIR, RuntimeDir
+
+SYSTEM_CACHE_DIR = Path("/var/cache/edgeproxy")
+LOCK_PATIENCE_S = 1.0
+
+_log = structlog.get_logger()
+
+
+class StoragePaths(NamedTuple):
+    """The files of a node's cache."""
+
+    directory: Path
+    """What the node's supervisor holds: the store's and the purge log's place."""
+    folder: Path
+    """The embedded store's own; not there with a store in memory."""
+    purge_log: Path
+    claims: Path
+    """Which worker fetches what."""
+
+
+def storage_paths(config: Config, runtime_dir: Path, environ: Mapping[str, str] = os.environ) -> StoragePaths:
+    """Find them by the configuration and the runtime directory; nothing is made or checked."""
+    directory = runtime_dir if config.cache.store == "memory" else _directory(config.cache.path, runtime_dir, environ)
+    return StoragePaths(directory, directory / "store", directory / "purge.log", runtime_dir / "claims")
+
+
+def _directory(configured: str, runtime_dir: Path, environ: Mapping[str, str]) -> Path:
+    if configured:
+        return Path(configured).absolute()
+    if runtime_dir == SYSTEM_DIR:
+        return SYSTEM_CACHE_DIR
+    if runtime_dir == RuntimeDir.resolve("", environ).path:
+        if session := environ.get("XDG_CACHE_HOME"):
+            return Path(session) / "edgeproxy"
+        if home := environ.get("HOME"):
+            return Path(home) / ".cache" / "edgeproxy"
+    return runtime_dir / "cache"
+
+
+class Storage:
+    """A node's cache on disk, held for as long as the node runs."""
+
+    def __init__(self, paths: StoragePaths, lock: int | None) -> None:
+        """Use `take`."""
+        self.paths = paths
+        self._lock = lock
+
+    @classmethod
+    def take(cls, config: Config, runtime_dir: Path) -> "Storage":
+        """Hold the directory and make everything in it ready, anew where it can't be used.
+
+        The runtime directory must be held. Raises CacheDirError when it can't be had, or another node has it.
+        """
+        paths = storage_paths(config, runtime_dir)
+        if config.cache.store == "memory":
+            _ensure_log(paths.purge_log).close()
+            return cls(paths, None)
+        _make(paths.directory)
+        lock = _hold(paths.directory)
+        try:
+            log = _ensure_log(paths.purge_log)
+            try:
+                prepare(paths.folder, config.cache.size_bytes, log.instance)
+            finally:
+                log.close()
+        except StoreError as error:
+            os.close(lock)
+            raise CacheDirError(f"{error}; set cache.path, or cache.store to memory") from error
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(paths, lock)
+
+    def close(self) -> None:
+        """After all processes of the node have gone: have everything on the disk, and let go."""
+        if self._lock is not None:
+            finish(self.paths.folder)
+            os.close(self._lock)
+            self._lock = None
+
+
+def _make(directory: Path) -> None:
+    advice = "set cache.path to a directory that this user may write to, or cache.store to memory"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = directory.stat().st_uid
+    except OSError as error:
+        raise CacheDirError(f"cache directory {directory} can't be made: {error.strerror}; {advice}") from error
+    if os.geteuid() not in (0, owner) and owner != 0:
+        raise CacheDirError(f"cache directory {directory} belongs to uid {owner}; {advice}")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise CacheDirError(f"cache directory {directory} can't be written to; {advice}")
+
+
+def _hold(directory: Path) -> int:
+    """Take the directory for one node; the lock ends with the descriptor that is returned."""
+    path = directory / "lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CacheDirError(f"{path} can't be opened: {error.strerror}") from error
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise CacheDirError(
+                    f"another node uses the cache directory {directory}; give this node its own cache.path"
+                ) from None
+            time.sleep(0.02)
+        else:
+            return fd
+
+
+def _ensure_log(path: Path) -> PurgeLog:
+    """The purge log; a new one where it can't be used. The store, which goes by its instance, is then set aside."""
+    try:
+        try:
+            return PurgeLog.ensure(path)
+        except PurgeLogError as error:
+            _log.error("purge log can't be used: starting with an empty one", error=str(error))
+            return PurgeLog.create(path)
+    except OSError as error:
+        raise CacheDirError(f"purge log {path} can't be made: {error.strerror}; set cache.path") from error
