@@ -9,12 +9,15 @@ so no value can pass for another.
 import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from urllib.parse import unquote_to_bytes
 
 type Fields = Mapping[bytes, bytes]
 """Lower-case names to values, several lines of a name joined by `, `."""
 
 _SPACES = re.compile(rb"[ \t]*,[ \t]*")
 _WHITE = b" \t"
+_INVISIBLE = bytes(range(0x21)) + bytes(range(0x7F, 0x100))
+_UNDERSCORED = bytes.maketrans(b". [", b"___")
 _DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
 _REQUEST_PARTS = b"\x00\x03"
 """Between a URL and what else is in a key. A variant, which follows a key after `\\x00`, never begins with `\\x03`."""
@@ -41,6 +44,7 @@ class KeyRules:
 
     __slots__ = (
         "_allow",
+        "_cgi_names",
         "_cookies",
         "_deny",
         "_fixed_host",
@@ -71,6 +75,7 @@ class KeyRules:
         self._deny = NamePatterns(query_deny) if query_deny else None
         self._sorts = query_sort
         self._headers = tuple(sorted({name.lower().encode() for name in headers}))
+        self._cgi_names = frozenset(map(_cgi_name, self._headers))
         self._cookies = tuple(sorted({name.encode() for name in cookies}))
         self._normalizes_host = host == "normalized"
         self._fixed_host = b"" if host in {"host", "normalized"} else host.encode()
@@ -90,10 +95,15 @@ class KeyRules:
         if not self.has_request_parts:
             return url
         parts = [_part(b"h", name, names.get(name)) for name in self._headers]
+        if self._headers:
+            parts += [_part(b"h", name, names[name]) for name in names if self._is_twin(name)]
         if self._cookies:
             cookie = names.get(b"cookie", b"")
             parts += [_part(b"c", name, cookie_parts(cookie, name)) for name in self._cookies]
         return url + _REQUEST_PARTS + b"".join(parts)
+
+    def _is_twin(self, name: bytes) -> bool:
+        return name not in self._headers and _cgi_name(name) in self._cgi_names
 
     def host(self, scheme: bytes, host: bytes) -> bytes:
         """The host as keyed, and as the origin may be sent it where the response may be stored.
@@ -169,46 +179,67 @@ class Condition:
         self._value = value.encode() if equals else None
 
     def met(self, names: Fields, target: bytes) -> bool:
-        """Whether a request with these fields and this target has it.
+        """Whether a request with these fields and this target has it, in any way in which an origin may read them.
 
         A field of several members has the value of each and of the whole.
         """
-        if self._subject is Subject.HEADER:
-            found = names.get(self._name)
-            return found is not None and (self._value is None or found == self._value or self._value in _members(found))
-        if self._subject is Subject.COOKIE:
-            return any(self._fits(text) for piece in _cookies(names.get(b"cookie", b"")) for text in _readings(piece))
-        return any(self._fits(text) for text in target.partition(b"?")[2].split(b"&") if text)
+        match self._subject:
+            case Subject.HEADER:
+                twin = _cgi_name(self._name)
+                found = [value for name, value in names.items() if _cgi_name(name) == twin]
+                return any(self._value in (None, value, *_members(value)) for value in found)
+            case Subject.COOKIE:
+                pieces = _cookies(names.get(b"cookie", b""))
+                return any(map(self._fits, [text for piece in pieces for text in _readings(piece, b",")]))
+            case Subject.QUERY:
+                parameters = target.partition(b"?")[2].split(b"&")
+                return any(map(self._fits, [text for piece in parameters for text in _readings(piece, b";") if text]))
 
-    def _fits(self, text: bytes) -> bool:
-        name, _, value = text.partition(b"=")
-        return self._patterns.match(name.strip(_WHITE)) and (self._value is None or value.strip(_WHITE) == self._value)
+    def _fits(self, pair: bytes) -> bool:
+        value = pair.partition(b"=")[2].strip(_WHITE)
+        return self._value in (None, value, unquote_to_bytes(value)) and any(map(self._patterns.match, _aliases(pair)))
 
 
 def cookie_parts(cookie: bytes, name: bytes) -> bytes | None:
     """All of a Cookie field that an origin may take for the cookie of this name; None if there is nothing.
 
-    Pairs are told apart by `;` (RFC 6265 §4.2.1). Where a comma may stand between two lines of the field or in a value,
-    and where a quote may hold a `;`, the whole stretch counts: what an origin may read in two ways has a key for each.
+    Pairs are told apart by `;` (RFC 6265 §4.2.1). Where origins differ all counts: a comma may stand between two lines
+    of the field or in a value, a quoted value may hold a `;`, and names may be taken loosely (`_aliases`).
     """
-    if name not in cookie:
-        return None
-    kept: list[bytes] = []
-    quoted = False
-    for piece in _cookies(cookie):
-        if quoted or any(_name(text).strip(_WHITE) == name for text in _readings(piece)):
-            kept.append(piece)
-            quoted = quoted or piece.count(b'"') % 2 == 1
+    pieces = _cookies(cookie)
+    if b'"' in cookie and _is_open(cookie, pieces):
+        return cookie
+    wanted = _aliases(name)
+    kept = [piece for piece in pieces if any(wanted & _aliases(text) for text in _readings(piece, b","))]
     return b"; ".join(kept) if kept else None
+
+
+def _is_open(cookie: bytes, pieces: list[bytes]) -> bool:
+    """Whether a quoted value may go on beyond a `;`."""
+    return b"\\" in cookie or any(piece.count(b'"') % 2 for piece in pieces)
 
 
 def _cookies(cookie: bytes) -> list[bytes]:
     return [text for piece in cookie.split(b";") if (text := piece.strip(_WHITE))]
 
 
-def _readings(piece: bytes) -> list[bytes]:
-    """A stretch of a Cookie field as it is, and what it is if its commas stand between lines."""
-    return [piece, *_members(piece)] if b"," in piece else [piece]
+def _readings(piece: bytes, separator: bytes) -> list[bytes]:
+    """A piece as it is, and what it is to origins to which this separates, too."""
+    return [piece, *(part.strip(_WHITE) for part in piece.split(separator))] if separator in piece else [piece]
+
+
+def _aliases(pair: bytes) -> set[bytes]:
+    """The names that origins give a cookie or parameter: some decode `%63`, leave out white space beyond ASCII, take
+    dots and blanks for underscores (PHP) or `a[b]` for an `a`.
+    """
+    raw = _name(pair)
+    name = (unquote_to_bytes(raw) if b"%" in raw else raw).strip(_INVISIBLE)
+    return {raw.strip(_WHITE), name, name.translate(_UNDERSCORED), name.partition(b"[")[0].translate(_UNDERSCORED)}
+
+
+def _cgi_name(name: bytes) -> bytes:
+    """A field's name as far as origins that speak CGI or WSGI can tell it from others: to them `X_Lang` is X-Lang."""
+    return name.replace(b"_", b"-")
 
 
 def _members(value: bytes) -> list[bytes]:
