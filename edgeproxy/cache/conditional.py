@@ -57,7 +57,7 @@ def must_forward(request: Fields) -> bool:
 
 
 def if_range(
-    value: bytes, etag: bytes | None, last_modified: bytes | None, date: bytes | None, now_ns: int = REFERENCE_NS
+    value: bytes, etag: bytes | None, last_modified: bytes | None, date: bytes | None = None, now_ns: int = REFERENCE_NS
 ) -> bool:
     """Whether If-Range holds, so that Range counts (RFC 9110 §13.1.5): by strong comparison only.
 

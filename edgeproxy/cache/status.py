@@ -24,7 +24,7 @@ def member(
     key: bytes | str | None = None,
     detail: str | None = None,
 ) -> str:
-    """One cache's member of Cache-Status (RFC 9211 §2); `name_text` is its name as `item` renders it.
+    """One cache's member of Cache-Status (RFC 9211 §2); `name_text` is its name as `name` renders it.
 
     `hit` and `fwd` exclude each other: what went forward was no hit. `fwd_status`, `stored` and `collapsed` say
     something of what went forward, and are left out where nothing did. `ttl` is in seconds, negative when stale.
@@ -43,18 +43,18 @@ def member(
     if ttl is not None:
         parts.append(f"ttl={max(-_INTEGER_MAX, min(ttl, _INTEGER_MAX))}")
     if key is not None:
-        parts.append(f"key={string(key)}")
+        parts.append(f"key={quoted(key)}")
     if detail is not None:
-        parts.append(f"detail={item(detail)}")
+        parts.append(f"detail={name(detail)}")
     return "; ".join(parts)
 
 
-def item(text: str) -> str:
+def name(text: str) -> str:
     """A name or a detail: a token where it can be one, else a string (RFC 8941 §3.3.3, §3.3.4)."""
-    return text if _TOKEN.fullmatch(text) else string(text)
+    return text if _TOKEN.fullmatch(text) else quoted(text)
 
 
-def string(value: bytes | str) -> str:
+def quoted(value: bytes | str) -> str:
     """A string (RFC 8941 §3.3.3). It can hold printable ASCII only: all else is percent-encoded, as UTF-8 where it is
     text, octet by octet where it is bytes.
     """
