@@ -54,8 +54,12 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     purge_seq: int = 0
     """The purge log's last rule when its request went to the origin: only later rules can be about it."""
     uncacheable: str = ""
-    """When not empty this is no response: it remembers, until `fresh_until_ns`, that the key's responses are not stored,
-    and why."""
+    """When not empty this is no response: it remembers, until `fresh_until_ns`, that the key's responses are not
+    stored, and why."""
+
+    def field(self, name: bytes) -> bytes | None:
+        """The value of the first field of that name, lower case."""
+        return next((value for line, value in self.lines if line.lower() == name), None)
 
 
 class Entry:
@@ -114,6 +118,12 @@ class Entry:
         return self.status not in (204, 304)
 
     @property
+    def fields_head(self) -> str:
+        """The head without what says how long the body is."""
+        stored = self.stored
+        return f"HTTP/1.1 {stored.status} {stored.reason.decode('latin-1')}\r\n{_text(stored.lines)}"
+
+    @property
     def head_304(self) -> str:
         """The head of a 304 for it (RFC 9110 §15.4.5)."""
         if self._head_304 is None:
@@ -122,9 +132,7 @@ class Entry:
         return self._head_304
 
     def _rendered(self) -> str:
-        stored = self.stored
-        length = f"Content-Length: {len(self.body)}\r\n" if self.has_content else ""
-        return f"HTTP/1.1 {stored.status} {stored.reason.decode('latin-1')}\r\n{_text(stored.lines)}{length}"
+        return f"{self.fields_head}Content-Length: {len(self.body)}\r\n" if self.has_content else self.fields_head
 
     def with_stored(self, stored: Stored) -> "Entry":
         """The same body under a freshened head (RFC 9111 §4.3.4)."""

@@ -45,11 +45,17 @@ FIELDS = (
     Field("bytes_out", "number or null", "Bytes of response body sent to the client."),
     Field("cache", "string or null", "`HIT`, `MISS`, `STALE`, `REVALIDATED`, `EXPIRED`, `COLLAPSED` or `BYPASS`."),
     Field("cache_age", "number or null", "Age of the stored response that was served, seconds."),
-    Field("cache_tier", "string or null", "Where the stored response lay: `memory`."),
+    Field("cache_tier", "string or null", "Where the stored response lay: `memory` or `embedded`."),
     Field(
         "filled_by",
         "string or null",
         "`traceparent` of the request that filled the cache entry or, collapsed, that fetched.",
+    ),
+    Field(
+        "caused_by",
+        "string or null",
+        "For a fetch that no client waits for (a stale response validated in the background): `traceparent` of the "
+        "request that was its cause; `client` is null then.",
     ),
     Field("origin", "string or null", "Name of the origin that was asked."),
     Field("origin_status", "number or null", "Status that the origin answered."),

@@ -17,11 +17,17 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from edgeproxy.cache import HotMemory
+from edgeproxy.cache.claims import Claims
+from edgeproxy.cache.embedded import EmbeddedStore, StoreError
+from edgeproxy.cache.purge_log import PURGE_SEQ, PurgeLog
+from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Config
 from edgeproxy.ledger import LedgerWriter
 from edgeproxy.logging import AppendSink
 from edgeproxy.logging.app import configure
 from edgeproxy.node.control import Control, ControlWord, TracingState
+from edgeproxy.node.storage import storage_paths
 from edgeproxy.proxy.http1 import factory
 from edgeproxy.proxy.pipeline import Pipeline
 
@@ -67,7 +73,8 @@ class Worker:
             ring_bytes=config.node.ledger_bytes,
         )
         self._ledger.overflow = AppendSink(config.log.access, config.log.format).append
-        self._pipeline = Pipeline(config, index, self._ledger, PageSettings(control))
+        self._cache = open_cache(config, runtime_dir)
+        self._pipeline = Pipeline(config, index, self._ledger, PageSettings(control), self._cache)
         self._stopping = asyncio.Event()
 
     async def serve(self, ready_fd: int | None) -> None:
@@ -97,6 +104,7 @@ class Worker:
 
     def _housekeep(self) -> None:
         self._pipeline.take_settings()
+        self._pipeline.take_purges()
         self._pipeline.gauge()
         if os.getppid() != self._supervisor:
             structlog.get_logger().warning("supervisor_gone", action="draining")
@@ -114,6 +122,23 @@ class Worker:
             structlog.get_logger().warning("drain_timeout", connections=len(self._pipeline.clients))
         self._pipeline.abort()
         self._pipeline.gauge()
+        self._cache.close()
+
+
+def open_cache(config: Config, runtime_dir: Path) -> Tiers:
+    """The worker's hot memory over what the node keeps. A store that can't be opened is done without, and said.
+
+    Raises PurgeLogError when there is no purge log to go by: nothing may be cached that can't be purged.
+    """
+    paths = storage_paths(config, runtime_dir)
+    store = None
+    if config.cache.store == "embedded":
+        try:
+            store = EmbeddedStore.open(paths.folder, paths.purge_log)
+        except StoreError as error:
+            structlog.get_logger().error("store_failed", path=str(paths.folder), error=str(error), action="memory only")
+    claims = Claims(paths.claims) if config.node.workers != 1 else None
+    return Tiers(HotMemory(config.cache.memory_bytes), store, PurgeLog.open(paths.purge_log), PURGE_SEQ, claims)
 
 
 def main() -> None:

@@ -10,8 +10,10 @@ from edgeproxy.proxy.errors import ProxyError
 from edgeproxy.proxy.fields import FieldLines, Names
 
 if TYPE_CHECKING:
+    from edgeproxy.cache import Entry
+    from edgeproxy.proxy.flight import Flight
     from edgeproxy.proxy.http1 import ClientConnection
-    from edgeproxy.proxy.routing import Target
+    from edgeproxy.proxy.plan import Plan
     from edgeproxy.proxy.upstream.fetch import Fetch
     from edgeproxy.tracing import RequestTrace
 
@@ -28,15 +30,24 @@ class Exchange:
         "bytes_out",
         "cache",
         "cache_age",
+        "cache_key",
+        "cache_tier",
+        "caused_by",
         "client",
+        "detail",
+        "entry",
         "error",
         "expects_continue",
         "fetch",
         "filled_by",
+        "flight",
         "forward_reason",
         "has_body",
         "held",
         "host",
+        "is_mute",
+        "is_over",
+        "is_stored",
         "keep_alive",
         "key",
         "lines",
@@ -44,9 +55,11 @@ class Exchange:
         "minor",
         "names",
         "now_ns",
+        "origin_status",
+        "plan",
+        "position",
         "prefix",
         "response_started",
-        "route",
         "seq",
         "slot",
         "stage",
@@ -62,7 +75,10 @@ class Exchange:
     slot: int
     seq: int
     now_ns: int
-    route: "Target"
+    plan: "Plan"
+    cache_key: bytes
+    position: int
+    """How many pieces of a flight's response have gone to its client."""
 
     def __init__(
         self,
@@ -94,15 +110,29 @@ class Exchange:
         self.slot = 0
         self.seq = 0
         self.fetch: Fetch | None = None
+        self.flight: Flight | None = None
+        self.entry: Entry | None = None
+        """The stored response that was found for it, fresh or not."""
+        self.is_over = False
+        """Whether its record is published."""
+        self.is_mute = False
+        """Whether its client has had all it gets of a response that is still being stored."""
+        self.caused_by: str | None = None
+        """For what the edge fetches on its own account: the traceparent of the request that was the cause."""
         self.error: ProxyError | None = None
         self.response_started = False
         self.status = 0
+        self.origin_status = 0
+        self.is_stored = False
         self.bytes_in = 0
         self.bytes_out = 0
         self.cache: str | None = None
         self.cache_age: int | None = None
+        self.cache_tier: str | None = None
         self.filled_by: str | None = None
         self.forward_reason = ""
+        self.detail = ""
+        """What Cache-Status says beyond its other parameters: why a response was not stored, or stale."""
         self.stage = Stage.RECEIVED
         self.held: list[bytes] = []
         """Pieces of the request's body that came before there was a fetch to take them."""

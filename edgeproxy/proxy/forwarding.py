@@ -27,26 +27,40 @@ _REPLACED_ORIGIN_FIELDS = HOP_BY_HOP | {
     b"content-length",
     b"via",
     b"trailer",
+    b"edgeproxy-cache-control",
 }
+_TAGS = frozenset({b"surrogate-key", b"cache-tag"})
+_SELECTING = frozenset({b"if-none-match", b"if-modified-since", b"range", b"if-range"})
+"""Request fields that ask for less than the whole response."""
 _SERVER_TIMING = b"server-timing"
 _NEVER_STORED = frozenset({b"x-request-id", b"age", b"cache-status", b"server-timing"})
 """Response fields that belong to one response: one request's ids, one moment's age, one way's timing."""
 
 
-def request_head(exchange: Exchange, host: bytes, tracing: Tracing) -> tuple[bytes, bytes]:
+def request_head(
+    exchange: Exchange,
+    host: bytes,
+    tracing: Tracing,
+    target: bytes,
+    *,
+    is_stripped: bool = False,
+    validators: bytes = b"",
+    forwarded_host: bytes = b"",
+) -> tuple[bytes, bytes]:
     """The head to send to the origin, in two parts: between them goes what differs from attempt to attempt
     (`attempt_fields`).
 
-    `host` is the configured Host, empty to keep the client's.
+    `host` is the configured Host, empty to keep the client's. `is_stripped` leaves out what asks for less than the
+    whole response, which is wanted for the cache; `validators` are the field lines by which a stored one is validated;
+    `forwarded_host` is the host that the response is stored under, where that is not the client's.
     """
     names = exchange.names
     trace = exchange.trace
-    first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (
-        exchange.method,
-        exchange.target,
-        host or names.get(b"host") or exchange.host,
-    )
-    rest = [render(end_to_end(exchange.lines, names, _REPLACED)), _forwarded(exchange, names)]
+    first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (exchange.method, target, host or names.get(b"host") or exchange.host)
+    dropped = _REPLACED
+    if is_stripped and not _SELECTING.isdisjoint(names):
+        dropped = _REPLACED | _SELECTING
+    rest = [render(end_to_end(exchange.lines, names, dropped)), _forwarded(exchange, names, forwarded_host), validators]
     if exchange.has_body or b"content-length" in names:
         rest.append(_framing(names))
     if trace.tracestate is not None:
@@ -70,13 +84,20 @@ def attempt_fields(traceparent: bytes) -> bytes:
     return b"traceparent: %b\r\n" % traceparent
 
 
-def response_lines(lines: FieldLines, names: Names) -> FieldLines:
-    """The origin's fields that go to this client: end to end, without those that the edge writes itself."""
+def withheld(*, sends_tags: bool) -> frozenset[bytes]:
+    """The origin's fields that clients are not sent."""
+    return _REPLACED_ORIGIN_FIELDS if sends_tags else _REPLACED_ORIGIN_FIELDS | _TAGS
+
+
+def response_lines(lines: FieldLines, names: Names, dropped: frozenset[bytes]) -> FieldLines:
+    """The origin's fields that go to this client: end to end, without those that are `withheld` or that the edge writes
+    itself.
+    """
     timing = names.get(_SERVER_TIMING)
     if timing is None or b"trace" not in timing.lower():
-        kept = end_to_end(lines, names, _REPLACED_ORIGIN_FIELDS)
+        kept = end_to_end(lines, names, dropped)
     else:
-        kept = end_to_end(lines, names, _REPLACED_ORIGIN_FIELDS | {_SERVER_TIMING})
+        kept = end_to_end(lines, names, dropped | {_SERVER_TIMING})
         metrics = _without_trace(timing)
         if metrics:
             kept.append((b"Server-Timing", metrics))
@@ -103,9 +124,10 @@ def side_lines(lines: FieldLines, names: Names) -> FieldLines:
     return [(name, value) for name, value in timed if value or name.lower() != _SERVER_TIMING]
 
 
-def stored_lines(lines: FieldLines) -> FieldLines:
-    """Of what goes to this client (`response_lines`), what may be stored (RFC 9111 §3.1)."""
-    return [line for line in lines if line[0].lower() not in _NEVER_STORED]
+def stored_lines(lines: FieldLines, without: frozenset[bytes] = frozenset()) -> FieldLines:
+    """Of what goes to this client (`response_lines`), what may be stored (RFC 9111 §3.1), and not `without`."""
+    dropped = _NEVER_STORED | without if without else _NEVER_STORED
+    return [line for line in lines if line[0].lower() not in dropped]
 
 
 def _framing(names: Names) -> bytes:
@@ -115,9 +137,9 @@ def _framing(names: Names) -> bytes:
     return b"Transfer-Encoding: chunked\r\n" + (b"Trailer: %b\r\n" % trailer if trailer else b"")
 
 
-def _forwarded(exchange: Exchange, names: Names) -> bytes:
+def _forwarded(exchange: Exchange, names: Names, forwarded_host: bytes) -> bytes:
     address = exchange.client.address
-    host = exchange.host
+    host = forwarded_host or exchange.host
     via = b"1.%d %b" % (exchange.minor, VIA)
     x_for = address.encode()
     forwarded = b'for=%b;host="%b";proto=http' % (_node(address), host)

@@ -17,7 +17,6 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -27,6 +26,7 @@ from edgeproxy.proxy.deadlines import NEVER
 from edgeproxy.proxy.errors import ClientGone, ClientTimeout, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, render
+from edgeproxy.proxy.framing import Framing
 from edgeproxy.proxy.tick import Wire
 from edgeproxy.proxy.upgrade import parser_behind
 
@@ -48,15 +48,6 @@ _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: c
 
 class _NoMoreError(Exception):
     """Ends the parsing of what came behind the last request that this connection serves."""
-
-
-class Framing(Enum):
-    """How the end of a response body is told to the client (RFC 9112 §6.3)."""
-
-    NONE = "none"
-    LENGTH = "length"
-    CHUNKED = "chunked"
-    CLOSE = "close"
 
 
 class ClientConnection(asyncio.Protocol):
@@ -177,8 +168,8 @@ class ClientConnection(asyncio.Protocol):
         self._write_paused = True
         self._unsent_bytes = -1  # more may be written in this tick; the next look at deadlines takes the measure
         self.deadline = 0.0
-        if self._active is not None and self._active.fetch is not None:
-            self._active.fetch.pause_response()
+        if self._active is not None:
+            self.pipeline.client_congested(self._active)
 
     def resume_writing(self) -> None:
         """The client has caught up."""
@@ -187,8 +178,8 @@ class ClientConnection(asyncio.Protocol):
             self._expect_more()
         if self._active is None:
             self._next()
-        elif self._active.fetch is not None:
-            self._active.fetch.resume_response()
+        else:
+            self.pipeline.client_relieved(self._active)
 
     def on_deadline(self, now: float) -> None:
         """The client kept the edge waiting for longer than the limits allow."""
@@ -372,7 +363,12 @@ class ClientConnection(asyncio.Protocol):
 
     # --- the pipeline's calls
 
-    def answer(self, exchange: Exchange, head: str, body: bytes) -> None:
+    @property
+    def is_congested(self) -> bool:
+        """Whether the client reads more slowly than it is being sent to."""
+        return self._write_paused
+
+    def answer(self, exchange: Exchange, head: str, body: bytes | memoryview) -> None:
         """Send a whole response; `head` lacks its blank line."""
         connection = "" if exchange.keep_alive and exchange.minor else self.persistence(exchange)
         data = f"{head}{connection}\r\n".encode("latin-1")

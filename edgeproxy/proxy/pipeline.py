@@ -1,35 +1,50 @@
 """The whole way of a request, in the order in which things happen.
 
     receive ─► trace, ledger slot
-    proceed ─► lookup ─► fresh hit ─────────────────────────────► answer ─► record
-                  └────► fetch ─► origin_head ─► origin_body… ─► origin_end ─► record
-    refuse, origin_failed, broken, client_gone: the other ends, each with its record
+    proceed ─► hot memory ─► fresh hit ──────────────────────────────────► answer ─► record
+                 └► store ─► decide ─► fresh, or stale for now ──────────► serve ──► record
+                               └─────► departures: a fetch, or a place in one for the same ─► arrivals ─► record
+    refuse, broken, client_gone: the other ends, each with its record
 
-What is decided is decided elsewhere (tracing, cache.policy, routing, forwarding); what is parsed or sent is the
-client's connection's or the fetch's business. Synchronous throughout: a hit is answered in the tick in which its last
-byte came, and a miss costs no task.
+What is decided is decided elsewhere (tracing, cache.policy, plan, forwarding); what is parsed or sent is the client's
+connection's or the fetch's business; who goes to the origin, and for whom, is known to `departures`; what origins
+answer is taken in by `arrivals`. Synchronous throughout: a hit is
+answered in the tick in which its last byte came, and a miss costs no task.
 """
 
 import os
 import time
-from typing import get_args
+from functools import partial
 
-from edgeproxy.cache import Entry, HotMemory, policy, primary_key
+from edgeproxy.cache import Entry, conditional, policy, purge_request
+from edgeproxy.cache.policy import Reuse
+from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Config
 from edgeproxy.ledger import Counter, LedgerWriter, Stage
-from edgeproxy.proxy import forwarding, problem, response
+from edgeproxy.proxy import problem, response
+from edgeproxy.proxy.accounts import Accounts
+from edgeproxy.proxy.arrivals import Arrivals
 from edgeproxy.proxy.deadlines import Deadlines
-from edgeproxy.proxy.errors import Outcome, ProxyError
+from edgeproxy.proxy.departures import Departures
+from edgeproxy.proxy.errors import ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.familiar import FamiliarHeads
-from edgeproxy.proxy.fields import FieldLines, Names
 from edgeproxy.proxy.http1 import ClientConnection
-from edgeproxy.proxy.record import NO_ORIGIN, Recorder, origin_part, quoted
-from edgeproxy.proxy.refusals import DRAIN_TIMEOUT, NO_ROUTE, NOT_CACHED, TOO_BUSY, TRACE_REFUSED
+from edgeproxy.proxy.plan import Plans
+from edgeproxy.proxy.record import Recorder, quoted
+from edgeproxy.proxy.refusals import (
+    DRAIN_TIMEOUT,
+    NO_ROUTE,
+    NOT_CACHED,
+    NOT_CACHED_HERE,
+    PURGE_REFUSED,
+    TOO_BUSY,
+    TRACE_REFUSED,
+)
 from edgeproxy.proxy.routing import Routes
+from edgeproxy.proxy.serving import serving
 from edgeproxy.proxy.settings import Settings
 from edgeproxy.proxy.tick import Tick
-from edgeproxy.proxy.upstream.fetch import Fetch
 from edgeproxy.proxy.upstream.pool import OriginPool
 from edgeproxy.tracing import IdSource, Tracer, TrustPolicy
 
@@ -46,39 +61,47 @@ _SELECTIVE = frozenset(
     }
 )
 """Request fields that make a lookup more than a lookup; without them a fresh entry is the answer."""
-_PARTIAL = frozenset({b"range", b"if-match", b"if-unmodified-since", b"if-range"})
-"""Request fields that only the origin can act on so far."""
 
 
 class Pipeline:
     """One worker's request path, with all that the requests share."""
 
-    def __init__(self, config: Config, worker: int, ledger: LedgerWriter, settings: Settings) -> None:
+    def __init__(self, config: Config, worker: int, ledger: LedgerWriter, settings: Settings, cache: Tiers) -> None:
         """Be ready for the first connection. Raises OSError when an origin's CA file can't be read."""
         self.limits = config.limits
         self.tracing = config.tracing
         self.draining = False
         self.ledger = ledger
         self.counters = ledger.counters
+        self.cache = cache
         self.ids = IdSource()
         self.tracer = Tracer(self.ids)
         self.clients: set[ClientConnection] = set()
         self.deadlines = Deadlines()
         self.tick = Tick()
         self.familiar = FamiliarHeads()
+        self.plans = Plans(Routes(config))
         node = config.node.name or os.uname().nodename
+        self.accounts = Accounts(ledger, Recorder(node, worker))
+        self.arrivals = Arrivals(self, int(config.cache.uncacheable_ttl * 1e9), sends_tags=config.cache.send_tags)
+        self.decorator = response.Decorator(node, config.tracing, config.cache)
         self._settings = settings
         self._epoch = -1
         self._trust = TrustPolicy(config.tracing.trust)
-        self._routes = Routes(config)
-        self._memory = HotMemory(config.cache.memory_bytes)
-        self._recorder = Recorder(node, worker)
-        self._decorator = response.Decorator(node, config.tracing)
+        self._may_purge = TrustPolicy(config.cache.purge_allow)
+        self._memory = cache.memory
+        self._purges = cache.purges
+        self._purge_word = cache.purge_word
         self._pools = {
             origin.name: OriginPool(origin, config.limits, self.tick, self.deadlines, self.counters)
             for origin in config.origin
         }
-        self._seq = 0
+        self.departures = Departures(self, cache, self._pools, config.cache.collapse_timeout)
+
+    @property
+    def purge_seq(self) -> int:
+        """The number of the last purge rule."""
+        return self._purges.seq
 
     # --- a request arrives
 
@@ -93,12 +116,8 @@ class Pipeline:
             exchange.trace = self.tracer.begin(now_ns, parents, states, exchange.client.trusted)
         else:
             exchange.trace = self.tracer.begin(now_ns, None, None, exchange.client.trusted)
-        self._seq = exchange.seq = self._seq + 1
-        exchange.key = primary_key(b"http", exchange.host, exchange.target)
-        text = self._recorder.begin(exchange)
-        try:
-            exchange.slot = self.ledger.open(exchange.seq, text)
-        except IndexError:
+        exchange.key = b"http://" + exchange.host + exchange.target
+        if not self.accounts.open(exchange):
             exchange.error = exchange.error or TOO_BUSY
 
     def has_room(self) -> bool:
@@ -108,90 +127,117 @@ class Pipeline:
         return self.ledger.free > self.limits.connections
 
     def proceed(self, exchange: Exchange) -> None:
-        """It is this request's turn: answer it from hot memory, or fetch."""
+        """It is this request's turn: answer it from hot memory, or find out what else to do."""
+        if self._purge_word[0] != self._purges.seq:
+            self.take_purges()
+        plan = self.plans.find(exchange)
+        if plan is None:
+            self.refuse(exchange, NO_ROUTE)
+            return
+        exchange.plan = plan
         method = exchange.method
         if method == b"GET" or method == b"HEAD":  # noqa: PLR1714 a tuple of two costs more than both comparisons
-            entry = self._memory.get(exchange.key, exchange.names)
-            if (
-                entry is not None
-                and exchange.now_ns < entry.fresh_until_ns
-                and not exchange.has_body
-                and _SELECTIVE.isdisjoint(exchange.names)
-            ):
-                self._hit(exchange, entry)
-                return
-            self._consider(exchange, entry)
+            if plan.is_simple:
+                entry = self._memory.get(plan.key, exchange.names)
+                if (
+                    entry is not None
+                    and exchange.now_ns < entry.fresh_until_ns
+                    and entry.purge_seq == self._purges.seq
+                    and not exchange.has_body
+                    and _SELECTIVE.isdisjoint(exchange.names)
+                ):
+                    self._hit(exchange, entry)
+                    return
+            self._look_up(exchange)
         elif method == b"TRACE":
             self.refuse(exchange, TRACE_REFUSED)
+        elif method == b"PURGE":
+            self._purge(exchange)
         else:
-            self._fetch(exchange, "BYPASS", "method")
-
-    def _consider(self, exchange: Exchange, entry: Entry | None) -> None:
-        """What to do about a GET or HEAD that is no plain fresh hit."""
-        names = exchange.names
-        if exchange.has_body or not _PARTIAL.isdisjoint(names):
-            self._fetch(exchange, "BYPASS", "bypass")
-            return
-        reuse = None if entry is None else policy.reuse(entry.born_ns, entry.fresh_until_ns, names, exchange.now_ns)
-        if entry is not None and reuse is policy.Reuse.FRESH:
-            if b"if-none-match" in names and policy.none_match(names[b"if-none-match"], entry.etag):
-                self._not_modified(exchange, entry)
-            else:
-                self._hit(exchange, entry)
-        elif policy.only_if_cached(names):
-            self.refuse(exchange, NOT_CACHED)
-        elif reuse is policy.Reuse.STALE:
-            self._fetch(exchange, "EXPIRED", "stale")
-        else:
-            self._fetch(exchange, "MISS", "request" if reuse else "uri-miss")
-
-    # --- from hot memory
+            self.departures.pass_on(exchange, "BYPASS", "method")
 
     def _hit(self, exchange: Exchange, entry: Entry) -> None:
         age = exchange.cache_age = (exchange.now_ns - entry.born_ns) // 1_000_000_000
         exchange.filled_by = entry.filled_by
-        status = exchange.status = entry.status
+        exchange.status = entry.status
         body = entry.body if exchange.method != b"HEAD" else b""
         elapsed_s = time.monotonic() - exchange.started
         elapsed_ms = f"{elapsed_s * 1e3:.3f}"
         exchange.client.answer(
-            exchange, f"{entry.head}Age: {age}\r\n{self._decorator.hit(exchange, entry, elapsed_ms)}", body
+            exchange, f"{entry.head}Age: {age}\r\n{self.decorator.hit(exchange, entry, elapsed_ms)}", body
         )
-        self.ledger.publish(exchange.slot, self._recorder.hit(exchange, len(body), elapsed_ms))
-        counters = self.counters
-        counters[_REQUESTS] += 1
-        counters[_HIT] += 1
-        counters[_OK] += 1
-        counters[_STATUS + status // 100] += 1
-        counters[_BYTES_OUT] += len(body)
-        counters[_DURATION_US] += int(elapsed_s * 1e6)
-        if exchange.trace.sampled:
-            counters[_SAMPLED] += 1
+        self.accounts.hit(exchange, len(body), elapsed_s, elapsed_ms)
 
-    def _not_modified(self, exchange: Exchange, entry: Entry) -> None:
-        age = exchange.cache_age = (exchange.now_ns - entry.born_ns) // 1_000_000_000
-        exchange.filled_by = entry.filled_by
-        exchange.status = 304
-        exchange.cache = "HIT"
-        elapsed_ms = f"{(time.monotonic() - exchange.started) * 1e3:.3f}"
-        head = f"{entry.head_without_content}Age: {age}\r\n{self._decorator.hit(exchange, entry, elapsed_ms)}"
-        exchange.client.answer(exchange, head, b"")
-        self._done(exchange, "ok", Stage.DONE, None)
+    # --- what is stored for it, and whether that will do
 
-    # --- from the origin
-
-    def _fetch(self, exchange: Exchange, cache: str, reason: str) -> None:
-        target = self._routes.find(exchange.host, exchange.target.partition(b"?")[0])
-        if target is None:
-            self.refuse(exchange, NO_ROUTE)
+    def _look_up(self, exchange: Exchange) -> None:
+        """A GET or HEAD that is no plain fresh hit: what do hot memory and store have for it?"""
+        plan = exchange.plan
+        route = plan.route
+        names = exchange.names
+        if (
+            not route.cache
+            or exchange.has_body
+            or exchange.method not in route.rules.methods
+            or conditional.must_forward(names)
+            or any(condition.met(names, exchange.target) for condition in route.bypass)
+        ):
+            self.departures.pass_on(exchange, "BYPASS", "bypass")
             return
-        if not target.cache and cache != "BYPASS":
-            cache, reason = "BYPASS", "bypass"
-        exchange.cache = cache
-        exchange.forward_reason = reason
-        exchange.route = target
-        exchange.fetch = fetch = Fetch(self, exchange, self._pools[target.origin])
-        fetch.start()
+        key = exchange.cache_key = route.key.primary(plan.url, names) if route.key.has_request_parts else plan.key
+        entry = self.cache.get(key, names)
+        if entry is not None and exchange.now_ns < entry.stored.fresh_until_ns:
+            self.decide(exchange, entry)
+        else:
+            self.stage(exchange, Stage.LOOKUP)
+            self.cache.lookup(key, names, entry, partial(self.decide, exchange))
+
+    def decide(self, exchange: Exchange, entry: Entry | None) -> None:
+        """May what is stored answer the request (RFC 9111 §4), or who is asked for something better?"""
+        if exchange.is_over:
+            return  # its client left while the store was asked
+        names = exchange.names
+        if entry is None or entry.stored.uncacheable:
+            if policy.only_if_cached(names):
+                self.refuse(exchange, NOT_CACHED)
+            elif entry is not None and exchange.now_ns < entry.stored.fresh_until_ns:
+                exchange.forward_reason = "miss"
+                self.departures.go_alone(exchange)
+            else:
+                is_variant = entry is None and self._memory.vary_of(exchange.cache_key)
+                self.departures.miss(exchange, None, "MISS", "vary-miss" if is_variant else "uri-miss")
+            return
+        exchange.entry = entry
+        reuse = policy.reuse(entry.stored, names, exchange.plan.route.rules, exchange.now_ns)
+        if reuse is Reuse.FRESH:
+            self.serve(exchange, entry, "HIT")
+        elif reuse is Reuse.STALE:
+            self.serve(exchange, entry, "STALE")
+        elif reuse is Reuse.STALE_WHILE_REVALIDATE:
+            self.serve(exchange, entry, "STALE")
+            self.departures.refresh(exchange, entry)
+        elif policy.only_if_cached(names):
+            self.refuse(exchange, NOT_CACHED)
+        elif exchange.now_ns < entry.fresh_until_ns:
+            self.departures.miss(exchange, entry, "MISS", "request")
+        else:
+            self.departures.miss(exchange, entry, "EXPIRED", "stale")
+
+    def serve(self, exchange: Exchange, entry: Entry, word: str) -> None:
+        """Answer with what is stored, or with the part of it that was asked for; `word` is for the record."""
+        exchange.cache = word
+        exchange.cache_age = age = max(0, exchange.now_ns - entry.born_ns) // 1_000_000_000
+        exchange.cache_tier = entry.tier
+        exchange.filled_by = entry.filled_by
+        exchange.status, head, body = serving(exchange, entry)
+        exchange.bytes_out = len(body)
+        elapsed_s = time.monotonic() - exchange.started
+        head = f"{head}Age: {age}\r\n{self.decorator.stored(exchange, entry, elapsed_s)}"
+        exchange.client.answer(exchange, head, body)
+        entry.tier = "memory"
+        self.done(exchange)
+
+    # --- the client's calls
 
     def request_body(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a request's body came."""
@@ -205,62 +251,30 @@ class Pipeline:
         if exchange.fetch is not None:
             exchange.fetch.request_complete()
 
-    def origin_interim(self, fetch: Fetch, status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
-        """The origin sent a 1xx response: pass it on to those who know what that is (RFC 9110 §15.2)."""
-        exchange = fetch.exchange
-        if exchange.minor and not exchange.response_started:
-            exchange.client.interim(response.interim_head(status, reason, lines, names))
+    def client_congested(self, exchange: Exchange) -> None:
+        """The client can't keep up: whatever is fetched for it alone waits."""
+        flight = exchange.flight
+        if exchange.fetch is not None and (flight is None or flight.filling is None):
+            exchange.fetch.pause_response()
 
-    def origin_head(self, fetch: Fetch, status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
-        """The origin's response has begun: decide on storing, start the client's response."""
-        exchange = fetch.exchange
-        exchange.status = status
-        self.stage(exchange, Stage.FIRST_BYTE)
-        kept = forwarding.response_lines(lines, names)
-        storing = None
-        if exchange.cache != "BYPASS":
-            now_ns = time.time_ns()
-            storing = policy.storing(exchange.method, exchange.names, status, names, fetch.request_ns, now_ns)
-            if storing.store and response.length(names) <= exchange.route.max_object_bytes:
-                fetch.filling = response.filling(exchange, fetch.attempt, status, reason, kept, names, storing, now_ns)
-        elapsed_s = time.monotonic() - exchange.started
-        framing = response.framing(exchange, status, names)
-        decoration = self._decorator.fetched(exchange, fetch, elapsed_s)
-        head = response.head(exchange, status, reason, kept, names, framing, decoration)
-        exchange.client.start(exchange, head, framing)
-        self.stage(exchange, Stage.STREAMING)
+    def client_relieved(self, exchange: Exchange) -> None:
+        """The client has caught up."""
+        flight = exchange.flight
+        if flight is not None and flight.filling is not None:
+            flight.catch_up(exchange)
+        elif exchange.fetch is not None:
+            exchange.fetch.resume_response()
 
-    def origin_body(self, fetch: Fetch, data: bytes) -> None:
-        """A piece of the response's body: to the client, and to what is to be stored."""
-        exchange = fetch.exchange
-        exchange.bytes_out += len(data)
-        exchange.client.send(data)
-        if fetch.filling is not None and not fetch.filling.add(data, exchange.route.max_object_bytes):
-            fetch.filling = None
+    # --- the ends
 
-    def origin_end(self, fetch: Fetch, trailers: FieldLines | None) -> None:
-        """The response is whole: store it, end the client's response, record."""
-        exchange = fetch.exchange
-        if fetch.filling is not None:
-            self._memory.put(exchange.key, fetch.filling.vary, exchange.names, fetch.filling.entry())
-        elif policy.invalidates(exchange.method, exchange.status):
-            self._memory.discard(exchange.key)
-        exchange.client.end(exchange, trailers)
-        self._done(exchange, "ok", Stage.DONE, None)
-
-    # --- the other ends
-
-    def origin_failed(self, fetch: Fetch, error: ProxyError) -> None:
-        """The origin gave no whole response: tell the client so, or cut off what has begun."""
-        if fetch.exchange.response_started:
-            self.broken(fetch.exchange, error)
-        else:
-            self.refuse(fetch.exchange, error)
+    def done(self, exchange: Exchange) -> None:
+        """A response is out as it should be."""
+        self.departures.background.discard(exchange)
+        self.accounts.close(exchange, "ok", Stage.DONE, None)
 
     def refuse(self, exchange: Exchange, error: ProxyError) -> None:
         """Answer with a problem: the client's own fault, or the origin's."""
-        if exchange.fetch is not None:
-            exchange.fetch.cancel(error)
+        self._let_go(exchange, error)
         trace = exchange.trace
         body = problem.body(error, trace.trace_id, trace.request_id)
         exchange.error = error
@@ -269,24 +283,52 @@ class Pipeline:
         if not exchange.body_complete:
             exchange.keep_alive = False
         elapsed_s = time.monotonic() - exchange.started
-        head = problem.head(error, len(body)) + self._decorator.own(exchange, elapsed_s)
+        head = problem.head(error, len(body)) + self.decorator.own(exchange, elapsed_s)
         stage = exchange.stage
         exchange.client.answer(exchange, head, body if exchange.method != b"HEAD" else b"")
-        self._done(exchange, error.outcome, stage, error)
+        self.accounts.close(exchange, error.outcome, stage, error)
 
     def broken(self, exchange: Exchange, error: ProxyError) -> None:
         """Cut off a response that has begun and can't be ended as it should."""
-        if exchange.fetch is not None:
-            exchange.fetch.cancel(error)
+        self._let_go(exchange, error)
         stage = exchange.stage
         exchange.client.cut(exchange)
-        self._done(exchange, error.outcome, stage, error)
+        self.accounts.close(exchange, error.outcome, stage, error)
 
     def client_gone(self, exchange: Exchange, error: ProxyError) -> None:
         """Nobody waits for this response any more."""
-        if exchange.fetch is not None:
-            exchange.fetch.cancel(None)
-        self._done(exchange, error.outcome, exchange.stage, error)
+        self._let_go(exchange, None)
+        self.accounts.close(exchange, error.outcome, exchange.stage, error)
+
+    def _let_go(self, exchange: Exchange, error: ProxyError | None) -> None:
+        """Part a request from its fetch, which goes on if others want it."""
+        self.departures.background.discard(exchange)
+        flight = exchange.flight
+        if flight is not None:
+            flight.leave(exchange)
+        elif exchange.fetch is not None:
+            exchange.fetch.cancel(error)
+
+    def _purge(self, exchange: Exchange) -> None:
+        """PURGE, as Varnish's and Nginx's users know it: what is stored for this URL goes."""
+        if not self._may_purge.trusts(exchange.client.address):
+            self.refuse(exchange, PURGE_REFUSED)
+            return
+        if not exchange.plan.route.cache:
+            self.refuse(exchange, NOT_CACHED_HERE)
+            return
+        wanted = purge_request(exchange.names, exchange.plan.url)
+        for purge in wanted:
+            self.cache.purge(purge.kind, purge.value, soft=purge.soft, now_ns=exchange.now_ns)
+        self.ledger.acknowledge_purge(self._purges.seq)
+        body = problem.purged(wanted)
+        if not exchange.body_complete:
+            exchange.keep_alive = False
+        exchange.status = 200
+        exchange.bytes_out = len(body)
+        elapsed_s = time.monotonic() - exchange.started
+        exchange.client.answer(exchange, problem.ok_head(len(body)) + self.decorator.own(exchange, elapsed_s), body)
+        self.done(exchange)
 
     # --- what all ends have in common
 
@@ -295,29 +337,6 @@ class Pipeline:
         exchange.stage = stage
         if exchange.slot:
             self.ledger.stage(exchange.slot, stage)
-
-    def _done(self, exchange: Exchange, outcome: Outcome, stage: Stage, error: ProxyError | None) -> None:
-        """Publish the record: from here on the request is the scribe's."""
-        elapsed_s = time.monotonic() - exchange.started
-        fetch = exchange.fetch
-        origin = NO_ORIGIN if fetch is None else origin_part(fetch.pool.origin.name, fetch.attempts)
-        line = self._recorder.line(
-            exchange, elapsed_ms=f"{elapsed_s * 1e3:.3f}", outcome=outcome, stage=stage, origin=origin, error=error
-        )
-        self.ledger.publish(exchange.slot, line)
-        # The two point at each other; left so, only the cycle collector could free them, at 20 µs a request.
-        exchange.fetch = None
-        counters = self.counters
-        counters[_REQUESTS] += 1
-        counters[_OUTCOME_COUNTERS[outcome]] += 1
-        counters[_STATUS + (exchange.status // 100 or 1)] += 1
-        counters[_BYTES_IN] += exchange.bytes_in
-        counters[_BYTES_OUT] += exchange.bytes_out
-        counters[_DURATION_US] += int(elapsed_s * 1e6)
-        if exchange.cache is not None:
-            counters[_CACHE_COUNTERS[exchange.cache]] += 1
-        if exchange.trace.sampled:
-            counters[_SAMPLED] += 1
 
     # --- the worker's calls
 
@@ -350,6 +369,11 @@ class Pipeline:
         self._epoch = epoch
         self.ledger.acknowledge(epoch, tracing=tracing.enabled)
 
+    def take_purges(self) -> None:
+        """Act on the purge rules that are new, and show that it is done."""
+        self.cache.take_rules()
+        self.ledger.acknowledge_purge(self._purges.seq)
+
     def gauge(self) -> None:
         """Bring the gauges that no request bumps up to date."""
         self.counters[Counter.CACHE_BYTES] = self._memory.size_bytes
@@ -366,20 +390,7 @@ class Pipeline:
         """End what is still under way, each request with its record."""
         for client in list(self.clients):
             client.abort(DRAIN_TIMEOUT)
+        for exchange in list(self.departures.background):
+            self.client_gone(exchange, DRAIN_TIMEOUT)
         for pool in self._pools.values():
             pool.close()
-
-
-_REQUESTS = int(Counter.REQUESTS)
-_BYTES_IN = int(Counter.BYTES_IN)
-_BYTES_OUT = int(Counter.BYTES_OUT)
-_DURATION_US = int(Counter.DURATION_US)
-_HIT = int(Counter.CACHE_HIT)
-_OK = int(Counter.OUTCOME_OK)
-_SAMPLED = int(Counter.SAMPLED)
-_STATUS = Counter.STATUS_1XX - 1
-_CACHE_COUNTERS = {
-    word: int(Counter[f"CACHE_{word}"])
-    for word in ("HIT", "MISS", "STALE", "REVALIDATED", "EXPIRED", "COLLAPSED", "BYPASS")
-}
-_OUTCOME_COUNTERS = {outcome: int(Counter[f"OUTCOME_{outcome.upper()}"]) for outcome in get_args(Outcome)}

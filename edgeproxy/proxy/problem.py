@@ -1,9 +1,11 @@
 """The body of every answer that the edge itself gives: problem details (RFC 9457) that carry the trace id. Pure."""
 
+from collections.abc import Sequence
 from email.utils import formatdate
 
 import msgspec
 
+from edgeproxy.cache import Purge
 from edgeproxy.proxy.errors import ProxyError
 
 
@@ -24,6 +26,26 @@ def body(error: ProxyError, trace_id: str, request_id: str) -> bytes:
     status = error.status
     problem = Problem("about:blank", status.phrase, int(status), error.message, error.code, trace_id, request_id)
     return msgspec.json.encode(problem)
+
+
+def ok_head(content_length: int) -> str:
+    """Status line and fields of the edge's own 200 with JSON, the blank line left out."""
+    return (
+        "HTTP/1.1 200 OK\r\n"
+        f"Date: {formatdate(usegmt=True)}\r\n"
+        "Content-Type: application/json\r\n"
+        f"Content-Length: {content_length}\r\n"
+        "Cache-Control: no-store\r\n"
+    )
+
+
+def purged(purges: Sequence[Purge]) -> bytes:
+    """What was purged, as JSON."""
+    rows = [
+        {"kind": purge.kind.name.lower(), "value": purge.value.decode("utf-8", "backslashreplace"), "soft": purge.soft}
+        for purge in purges
+    ]
+    return msgspec.json.encode({"purged": rows})
 
 
 def head(error: ProxyError, content_length: int) -> str:

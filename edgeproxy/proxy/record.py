@@ -85,7 +85,8 @@ class Recorder:
         names = exchange.names
         return (
             f'{exchange.prefix}"status":{exchange.status},"bytes_in":0,"bytes_out":{body_bytes},"cache":"HIT",'
-            f'"cache_age":{exchange.cache_age},"cache_tier":"memory","filled_by":"{exchange.filled_by}",{NO_ORIGIN}'
+            f'"cache_age":{exchange.cache_age},"cache_tier":"memory","filled_by":"{exchange.filled_by}",'
+            f'"caused_by":null,{NO_ORIGIN}'
             f'"duration_ms":{elapsed_ms},"outcome":"ok","stage":"done","error":null,'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
         ).encode()
@@ -105,11 +106,12 @@ class Recorder:
         cache = "null" if exchange.cache is None else f'"{exchange.cache}"'
         age = "null" if exchange.cache_age is None else exchange.cache_age
         filled_by = "null" if exchange.filled_by is None else f'"{exchange.filled_by}"'
+        tier = "null" if exchange.cache_tier is None else f'"{exchange.cache_tier}"'
+        caused_by = "null" if exchange.caused_by is None else f'"{exchange.caused_by}"'
         return (
             f'{exchange.prefix}"status":{exchange.status or "null"},"bytes_in":{exchange.bytes_in},'
             f'"bytes_out":{exchange.bytes_out},"cache":{cache},"cache_age":{age},'
-            f'"cache_tier":{"null" if exchange.filled_by is None else _MEMORY},'
-            f'"filled_by":{filled_by},{origin}"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
+            f'"cache_tier":{tier},"filled_by":{filled_by},"caused_by":{caused_by},{origin}"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
             f'"error":{"null" if error is None else error_json(error)},'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
         ).encode()
@@ -132,7 +134,6 @@ class Recorder:
         )
 
 
-_MEMORY = '"memory"'
 _UNREAD = '"scheme":null,"host":null,"path":null,"query":null,'
 """The target of a request whose request line could not be read."""
 

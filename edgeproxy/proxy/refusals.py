@@ -10,6 +10,12 @@ NOT_CACHED = Refusal(
     HTTPStatus.GATEWAY_TIMEOUT,
     "the request asks for a stored response only (only-if-cached), and none is fresh",
 )
+NOT_CACHED_HERE = Refusal(
+    "not_cached_here", HTTPStatus.NOT_FOUND, "nothing is cached of the route that this URL takes (route.cache.enabled)"
+)
+PURGE_REFUSED = Refusal(
+    "purge_refused", HTTPStatus.FORBIDDEN, "PURGE is not for clients of this address (cache.purge_allow)"
+)
 TOO_BUSY = Refusal(
     "too_busy", HTTPStatus.SERVICE_UNAVAILABLE, "this worker has as many requests in flight as its ledger holds"
 )

@@ -125,7 +125,7 @@ class Wire:
         """Write to a transport that has just been made."""
         self._tick = tick
         self._transport = transport
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._out_bytes = 0
         self._eof = False
         self.given_up = False
@@ -168,7 +168,7 @@ class Wire:
         if self._out_bytes > JOINED_BYTES:
             self.flush()  # a client that pipelines must not have all its answers wait in memory
 
-    def writelines(self, pieces: Sequence[bytes]) -> None:
+    def writelines(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Send pieces at the end of this tick."""
         if not self._out and not self.given_up:
             self._tick.unsent(self)

@@ -10,7 +10,7 @@ from edgeproxy.config import Tracing
 from edgeproxy.proxy import forwarding, response
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, fold
-from edgeproxy.proxy.http1 import Framing
+from edgeproxy.proxy.framing import Framing
 from edgeproxy.proxy.upstream.attempt import Attempt
 from tests.proxy.builders import NOW_NS, an_exchange
 

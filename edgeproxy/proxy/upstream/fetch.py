@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from edgeproxy.cache import Filling
+from edgeproxy.cache import conditional
 from edgeproxy.ledger import Counter, Stage
 from edgeproxy.proxy import forwarding
 from edgeproxy.proxy.deadlines import NEVER
@@ -26,6 +26,7 @@ from edgeproxy.proxy.upstream.connection import OriginConnection
 from edgeproxy.proxy.upstream.pool import OriginPool
 
 if TYPE_CHECKING:
+    from edgeproxy.proxy.flight import Flight
     from edgeproxy.proxy.pipeline import Pipeline
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
@@ -49,9 +50,22 @@ class Phase(Enum):
 class Fetch:
     """A request's way to its origin."""
 
-    def __init__(self, pipeline: "Pipeline", exchange: Exchange, pool: OriginPool) -> None:
-        """Prepare; `start` goes."""
+    def __init__(
+        self,
+        pipeline: "Pipeline",
+        exchange: Exchange,
+        pool: OriginPool,
+        flight: "Flight | None" = None,
+        *,
+        is_stripped: bool = False,
+    ) -> None:
+        """Prepare; `start` goes. With a flight the response is wanted for the cache; `is_stripped` asks for all of it,
+        whatever the client's conditions and ranges are.
+        """
         self.pipeline = pipeline
+        self.arrivals = pipeline.arrivals
+        self.flight = flight
+        self.is_stripped = is_stripped
         self.exchange = exchange
         self.pool = pool
         self.phase = Phase.WAITING
@@ -59,8 +73,8 @@ class Fetch:
         self.attempt: Attempt
         self.request_ns = exchange.now_ns
         """When the request was made, for the age of its response (RFC 9111 §4.2.3), nanoseconds since the epoch."""
-        self.filling: Filling | None = None
-        """The response so far, while it is to be stored."""
+        self.purge_seq = pipeline.purge_seq
+        """The purge log's last rule by then: later ones are about the response, too."""
         self._connection: OriginConnection | None = None
         self._tried: list[Address] = []
         self._sent = 0.0
@@ -70,7 +84,19 @@ class Fetch:
         self._body = exchange.held
         self._body_sent = False
         self._timer: asyncio.TimerHandle | None = None
-        self._head, self._fields = forwarding.request_head(exchange, pool.origin.host.encode(), pipeline.tracing)
+        plan = exchange.plan
+        self.sent_target = plan.sent_target if flight is not None else exchange.target
+        stale = None if flight is None else flight.stale
+        sent_host = plan.sent_host if flight is not None else b""
+        self._head, self._fields = forwarding.request_head(
+            exchange,
+            pool.origin.host.encode() or sent_host,
+            pipeline.tracing,
+            self.sent_target,
+            is_stripped=is_stripped,
+            forwarded_host=sent_host,
+            validators=b"" if stale is None else conditional.validators(stale.stored),
+        )
 
     def start(self, *, fresh: bool = False) -> None:
         """Begin an attempt."""
@@ -91,6 +117,12 @@ class Fetch:
     def is_sent(self) -> bool:
         """Whether all of the request has gone to the origin: nothing of its body is to come or held back."""
         return self.exchange.body_complete and not self._body
+
+    def hand_to(self, heir: Exchange) -> None:
+        """Go on for another request; what was attempted so far stands in the record of the one that leaves."""
+        self.exchange = heir
+        self.attempts = []
+        heir.fetch = self
 
     # --- the pool's calls
 
@@ -224,7 +256,7 @@ class Fetch:
     def on_interim(self, status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
         """The origin sent a 1xx response."""
         self._heard = True
-        self.pipeline.origin_interim(self, status, reason, lines, names)
+        self.arrivals.interim(self, status, reason, lines, names)
 
     def on_head(self, status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
         """The origin's response has begun."""
@@ -232,18 +264,18 @@ class Fetch:
         self.attempt.first_byte_s = self._first_byte - self._sent
         self.attempt.status = status
         self.phase = Phase.RECEIVING
-        self.pipeline.origin_head(self, status, reason, lines, names)
+        self.arrivals.head(self, status, reason, lines, names)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the response's body came."""
-        self.pipeline.origin_body(self, data)
+        self.arrivals.body(self, data)
 
     def on_end(self, trailers: FieldLines | None) -> None:
         """The response is whole."""
         self._connection = None
         self.phase = Phase.DONE
         self.attempt.transfer_s = time.monotonic() - self._first_byte
-        self.pipeline.origin_end(self, trailers)
+        self.arrivals.end(self, trailers)
 
     def on_failure(self, error: ProxyError) -> None:
         """This attempt failed; another one may not."""
@@ -260,7 +292,7 @@ class Fetch:
             self.start(fresh=attempt.reused)
             return
         self._close()
-        self.pipeline.origin_failed(self, error)
+        self.arrivals.failed(self, error)
 
     def _may_retry(self, error: ProxyError, *, sent: bool) -> bool:
         if self._heard or self._first_byte:

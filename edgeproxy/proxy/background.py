@@ -1,0 +1,50 @@
+"""Nobody: the client of a fetch that the edge makes on its own account. It takes whatever it is sent, at once."""
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.fields import FieldLines
+from edgeproxy.proxy.framing import Framing
+from edgeproxy.proxy.http1 import ClientConnection
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.errors import ProxyError
+    from edgeproxy.proxy.pipeline import Pipeline
+
+
+class NoClient(ClientConnection):
+    """Stands where a client's connection does; what the calls mean is said there."""
+
+    def __init__(self, pipeline: "Pipeline", address: str) -> None:
+        """`address` is that of the client whose request caused the fetch: the origin is told it as usual."""
+        super().__init__(pipeline)
+        self.address = address
+        self.trusted = True
+
+    def persistence(self, exchange: Exchange) -> str:
+        """No connection, no field."""
+        del exchange
+        return ""
+
+    def answer(self, exchange: Exchange, head: str, body: bytes | memoryview) -> None:
+        """Nobody is there to read it."""
+
+    def start(self, exchange: Exchange, head: bytes, framing: Framing) -> None:
+        """Nobody is there to read it."""
+        del head, framing
+        exchange.response_started = True
+
+    def interim(self, head: bytes) -> None:
+        """Nobody is there to read it."""
+
+    def send(self, data: bytes) -> None:
+        """Nobody is there to read it."""
+
+    def end(self, exchange: Exchange, trailers: FieldLines | None) -> None:
+        """Nobody is there to read it."""
+
+    def cut(self, exchange: Exchange) -> None:
+        """Nobody is there to notice."""
+
+    def abort(self, error: "ProxyError") -> None:
+        """There is no connection."""

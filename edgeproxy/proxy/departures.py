@@ -1,0 +1,232 @@
+"""Ways to the origin: alone, first of those who ask for the same, or behind them; and what the edge fetches on its own
+account.
+
+Knows which flights there are and which keys they are for. What comes back is `arrivals`' business, who is fed what
+`flight`'s.
+"""
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edgeproxy.cache import Entry, Stored, variant
+from edgeproxy.cache.tiers import Tiers
+from edgeproxy.ledger import Stage
+from edgeproxy.proxy import response
+from edgeproxy.proxy.background import NoClient
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.flight import Flight, Phase, suits
+from edgeproxy.proxy.framing import Framing
+from edgeproxy.proxy.serving import is_unchanged
+from edgeproxy.proxy.upstream.fetch import Fetch
+from edgeproxy.proxy.upstream.pool import OriginPool
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.pipeline import Pipeline
+
+ELSEWHERE_POLL_S = 0.02
+"""How often it is asked whether another worker's fetch has come to something."""
+
+
+class Departures:
+    """One worker's fetches."""
+
+    def __init__(self, pipeline: "Pipeline", cache: Tiers, pools: dict[str, OriginPool], timeout_s: float) -> None:
+        """Serve a pipeline; nobody waits for another's fetch for longer than `timeout_s`."""
+        self.pipeline = pipeline
+        self.cache = cache
+        self.timeout_s = timeout_s
+        self.background: set[Exchange] = set()
+        """Fetches that the edge makes on its own account."""
+        self._pools = pools
+        self._flights: dict[bytes, Flight] = {}
+
+    def pass_on(self, exchange: Exchange, word: str, reason: str) -> None:
+        """Forward the request as it came, and nothing of the response is stored."""
+        exchange.cache = word
+        exchange.forward_reason = reason
+        self._fetch(exchange, None, is_stripped=False)
+
+    def go_alone(self, exchange: Exchange) -> None:
+        """Forward the request as it came; the response may be stored, but nobody waits for it."""
+        exchange.cache = "MISS" if exchange.entry is None else "EXPIRED"
+        self._fetch(exchange, Flight(self, exchange.cache_key, None), is_stripped=False)
+
+    def again(self, exchange: Exchange) -> None:
+        """What a request waited for is not for it: look for the right one."""
+        self.miss(exchange, None, "MISS", "vary-miss")
+
+    def miss(self, exchange: Exchange, entry: Entry | None, word: str, reason: str) -> None:
+        """Nothing that is stored will do: fetch, or wait for the same fetch of another; `entry` is to be validated."""
+        exchange.cache = word
+        exchange.forward_reason = reason
+        if exchange.method == b"HEAD":
+            self._fetch(exchange, None, is_stripped=False)
+            return
+        key = self._flight_key(exchange)
+        flight = self._flights.get(key)
+        if flight is not None and flight.matches(exchange):
+            self._join(flight, exchange)
+            return
+        if entry is None and b"range" in exchange.names:
+            self.go_alone(exchange)  # a part of what may be large: the whole is not fetched for it
+            return
+        flight = Flight(self, exchange.cache_key, entry)
+        flight.keys.append(key)
+        self._flights[key] = flight
+        if self.cache.claim(exchange.cache_key):
+            flight.claimed = True
+            self.depart(flight, exchange)
+        else:
+            flight.phase = Phase.ELSEWHERE
+            self._join(flight, exchange)
+            asyncio.get_running_loop().call_later(ELSEWHERE_POLL_S, self._look_elsewhere, flight)
+
+    def _flight_key(self, exchange: Exchange) -> bytes:
+        """Under which key a flight for the same response is known: its variant's, as far as Vary is known."""
+        key = exchange.cache_key
+        vary = self.cache.memory.vary_of(key)
+        if not vary:
+            flight = self._flights.get(key)
+            if flight is None or flight.filling is None or flight.matches(exchange):
+                return key
+            vary = flight.filling.stored.vary
+        return key + b"\x00" + variant(vary, exchange.names) if vary else key
+
+    def _join(self, flight: Flight, exchange: Exchange) -> None:
+        exchange.cache = "COLLAPSED"
+        self.pipeline.stage(exchange, Stage.COLLAPSED)
+        if flight.phase is Phase.STREAMING:
+            self.attach(flight, exchange)
+        else:
+            flight.join(exchange)
+
+    def depart(self, flight: Flight, exchange: Exchange) -> None:
+        """Fetch for a flight; the request owns the fetch."""
+        flight.phase = Phase.AWAITING
+        exchange.flight = flight
+        self._fetch(exchange, flight, is_stripped=True)
+
+    def _fetch(self, exchange: Exchange, flight: Flight | None, *, is_stripped: bool) -> None:
+        pool = self._pools[exchange.plan.route.origin]
+        exchange.fetch = fetch = Fetch(self.pipeline, exchange, pool, flight, is_stripped=is_stripped)
+        if flight is not None:
+            flight.fetch = fetch
+            exchange.flight = flight
+        fetch.start()
+
+    def _look_elsewhere(self, flight: Flight) -> None:
+        """Another worker fetches for this key: has it come to something?"""
+        if flight.phase is not Phase.ELSEWHERE:
+            return
+        if not flight.waiting:
+            self.landed(flight)
+            return
+        exchange = flight.waiting[0]
+        if self.cache.claim(flight.key):
+            flight.claimed = True
+        self.cache.lookup(flight.key, exchange.names, None, partial(self._found_elsewhere, flight))
+
+    def _found_elsewhere(self, flight: Flight, entry: Entry | None) -> None:
+        if flight.phase is not Phase.ELSEWHERE or not flight.waiting:
+            return
+        now_ns = time.time_ns()
+        if entry is not None and now_ns < entry.stored.fresh_until_ns:
+            self.landed(flight)
+            for exchange in flight.released():
+                exchange.now_ns = now_ns
+                exchange.forward_reason = ""
+                self.pipeline.decide(exchange, entry if suits(exchange, entry.stored) else None)
+        elif flight.claimed:
+            exchange = flight.first()
+            exchange.cache = "MISS" if flight.stale is None else "EXPIRED"
+            self.depart(flight, exchange)
+        else:
+            asyncio.get_running_loop().call_later(ELSEWHERE_POLL_S, self._look_elsewhere, flight)
+
+    def refresh(self, cause: Exchange, entry: Entry) -> None:
+        """Validate a stale response in the background, in a trace of its own (RFC 5861 §3)."""
+        if self._flight_key(cause) in self._flights or self.pipeline.draining or cause.method == b"HEAD":
+            return
+        client = NoClient(self.pipeline, cause.client.address)
+        exchange = Exchange(client, b"GET", cause.target, 1, cause.lines, cause.names, time.monotonic())
+        exchange.host = cause.host
+        exchange.key = cause.key
+        exchange.cache_key = cause.cache_key
+        exchange.plan = cause.plan
+        exchange.entry = entry
+        exchange.now_ns = time.time_ns()
+        exchange.trace = self.pipeline.tracer.begin(exchange.now_ns, None, None, True)
+        exchange.caused_by = response.traceparent(cause)
+        if not self.pipeline.accounts.open(exchange):
+            return
+        self.background.add(exchange)
+        self.miss(exchange, entry, "EXPIRED", "stale")
+
+    # --- a flight's calls
+
+    def streams(self, flight: Flight) -> None:
+        """A flight's response is being stored: from now on it is known under its variant's key, too."""
+        filling = flight.filling
+        if filling is not None and filling.stored.vary:
+            key = flight.key + b"\x00" + filling.stored.variant
+            if key not in flight.keys:
+                flight.keys.append(key)
+                self._flights[key] = flight
+
+    def landed(self, flight: Flight) -> None:
+        """Nobody can join a flight any more."""
+        flight.phase = Phase.LANDED
+        for key in flight.keys:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+        if flight.claimed:
+            flight.claimed = False
+            self.cache.release(flight.key)
+
+    def attach(self, flight: Flight, exchange: Exchange) -> None:
+        """Have a request be fed from a flight's response as it comes."""
+        filling = flight.filling
+        if filling is None:
+            return
+        stored = filling.stored
+        exchange.flight = flight
+        exchange.cache = "COLLAPSED"
+        exchange.position = 0
+        exchange.status = stored.status
+        exchange.filled_by = stored.filled_by
+        exchange.cache_age = max(0, exchange.now_ns - stored.born_ns) // 1_000_000_000
+        flight.readers.append(exchange)
+        if is_unchanged(exchange, stored):
+            self.mute(exchange, stored)
+        else:
+            self._start_stored(flight, exchange, stored)
+        flight.catch_up(exchange)
+
+    def _start_stored(self, flight: Flight, exchange: Exchange, stored: Stored) -> None:
+        framing = response.stored_framing(exchange, stored, flight.length)
+        elapsed_s = time.monotonic() - exchange.started
+        entry = Entry(stored, b"")
+        decoration = self.pipeline.decorator.stored(exchange, entry, elapsed_s)
+        head = response.stored_head(exchange, entry, flight.length, framing, decoration)
+        exchange.client.start(exchange, head, framing)
+        self.pipeline.stage(exchange, Stage.STREAMING)
+
+    def mute(self, exchange: Exchange, stored: Stored) -> None:
+        """The client gets a 304, the cache the body."""
+        exchange.is_mute = True
+        exchange.status = 304
+        entry = Entry(stored, b"")
+        decoration = self.pipeline.decorator.stored(exchange, entry, time.monotonic() - exchange.started)
+        head = f"{entry.head_304}{decoration}{exchange.client.persistence(exchange)}\r\n"
+        exchange.client.start(exchange, head.encode("latin-1"), Framing.NONE)
+        self.pipeline.stage(exchange, Stage.STREAMING)
+
+    def reader_done(self, flight: Flight, exchange: Exchange) -> None:
+        """A request has had all of a flight's response."""
+        exchange.flight = None
+        owner = flight.fetch
+        trailers = flight.trailers if owner is not None and owner.exchange is exchange else None
+        exchange.client.end(exchange, trailers)
+        self.pipeline.done(exchange)

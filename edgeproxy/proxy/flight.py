@@ -1,0 +1,242 @@
+"""One fetch for all who want the same: who waits for its head, who is fed its body, who has it when its owner leaves.
+
+The request whose miss began it owns the fetch and gives it its trace; the others are collapsed onto it. While the head
+is awaited they wait (bounded by `cache.collapse_timeout`); once the response turns out to be one that is stored, all
+are fed from the same pieces, each at its own pace. Decides nothing: what a response means is the pipeline's business.
+
+`Phase` goes AWAITING → STREAMING → LANDED, or from AWAITING to LANDED where there is nothing to share. ELSEWHERE comes
+before AWAITING while another worker of the node fetches the same.
+"""
+
+import time
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from edgeproxy.cache import Entry, Filling, Stored, variant
+from edgeproxy.proxy.deadlines import NEVER, Deadlines
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.fields import FieldLines
+
+if TYPE_CHECKING:
+    from edgeproxy.proxy.departures import Departures
+    from edgeproxy.proxy.upstream.fetch import Fetch
+
+BACKLOG_BYTES = 1024 * 1024
+"""How far a fetch may be ahead of the fastest of its readers. Slower ones find the pieces in what is being stored."""
+
+
+class Phase(Enum):
+    """How far a flight is."""
+
+    ELSEWHERE = "elsewhere"
+    """Another worker fetches; this one looks into the store for what comes of it."""
+    AWAITING = "awaiting"
+    """The head of the response."""
+    STREAMING = "streaming"
+    """The response is being stored, and its readers are fed."""
+    LANDED = "landed"
+    """Nothing more comes."""
+
+
+class Flight:
+    """A fetch that may be for more than one."""
+
+    __slots__ = (
+        "_deadlines",
+        "_departures",
+        "_since",
+        "claimed",
+        "deadline",
+        "fetch",
+        "filling",
+        "is_paused",
+        "key",
+        "keys",
+        "length",
+        "phase",
+        "readers",
+        "stale",
+        "trailers",
+        "waiting",
+    )
+
+    def __init__(self, departures: "Departures", key: bytes, stale: Entry | None) -> None:
+        """For a primary key; `stale` is the stored response that is being validated, if there is one."""
+        self._departures = departures
+        self._deadlines: Deadlines = departures.pipeline.deadlines
+        self.key = key
+        self.keys: list[bytes] = []
+        """Under which keys it is known."""
+        self.stale = stale
+        self.phase = Phase.AWAITING
+        self.fetch: Fetch | None = None
+        self.waiting: list[Exchange] = []
+        self.readers: list[Exchange] = []
+        self.filling: Filling | None = None
+        self.length: int | None = None
+        """Of the response's body in bytes, where its head says so."""
+        self.trailers: FieldLines | None = None
+        self.claimed = False
+        self.is_paused = False
+        self.deadline = NEVER
+        self._since: list[float] = []
+
+    # --- those who wait for the head
+
+    def join(self, exchange: Exchange) -> None:
+        """Have a request wait for the head."""
+        now = time.monotonic()
+        exchange.flight = self
+        self.waiting.append(exchange)
+        self._since.append(now)
+        if self.deadline == NEVER:
+            self.deadline = now + self._departures.timeout_s
+            self._deadlines.watched.add(self)
+
+    def on_deadline(self, now: float) -> None:
+        """Those who have waited for too long go to the origin on their own."""
+        limit = now - self._departures.timeout_s
+        late = 0
+        while late < len(self._since) and self._since[late] <= limit:
+            late += 1
+        tired, self.waiting = self.waiting[:late], self.waiting[late:]
+        del self._since[:late]
+        self.deadline = self._since[0] + self._departures.timeout_s if self._since else NEVER
+        for exchange in tired:
+            exchange.flight = None
+            self._departures.go_alone(exchange)
+
+    def first(self) -> Exchange:
+        """Who has waited longest, no longer doing so; there must be somebody."""
+        del self._since[0]
+        exchange = self.waiting.pop(0)
+        exchange.flight = None
+        return exchange
+
+    def released(self) -> list[Exchange]:
+        """Those who wait, no longer doing so."""
+        waiting, self.waiting = self.waiting, []
+        self._since.clear()
+        for exchange in waiting:
+            exchange.flight = None
+        self.deadline = NEVER
+        self._deadlines.watched.discard(self)
+        return waiting
+
+    def matches(self, exchange: Exchange) -> bool:
+        """Whether a request may have this response, as far as its head is known (RFC 9111 §4.1)."""
+        filling = self.filling
+        if filling is None:
+            return self.phase is not Phase.LANDED
+        if filling.is_too_large:
+            return False
+        stored = filling.stored
+        return suits(exchange, stored)
+
+    # --- those who are fed the body
+
+    def feed(self, data: bytes) -> None:
+        """A piece of the body came: it is kept, and goes to all who have had those before it."""
+        filling = self.filling
+        if filling is None:
+            return
+        filling.add(data)
+        for exchange in list(self.readers):
+            self._serve(exchange, filling)
+        self._pace(filling)
+
+    def catch_up(self, exchange: Exchange) -> None:
+        """A reader takes more."""
+        filling = self.filling
+        if filling is None:
+            return
+        if exchange in self.readers:
+            self._serve(exchange, filling)
+        self._pace(filling)
+
+    def land(self) -> None:
+        """The body is whole: those who have had all of it are done; the others go on from the pieces."""
+        self.phase = Phase.LANDED
+        filling = self.filling
+        if filling is not None:
+            for exchange in list(self.readers):
+                self._serve(exchange, filling)
+
+    def _serve(self, exchange: Exchange, filling: Filling) -> None:
+        pieces = filling.pieces
+        client = exchange.client
+        if exchange.is_mute:
+            exchange.position = len(pieces)
+        while exchange.position < len(pieces) and not client.is_congested:
+            data = pieces[exchange.position]
+            exchange.position += 1
+            exchange.bytes_out += len(data)
+            client.send(data)
+        if self.phase is Phase.LANDED and exchange.position == len(pieces):
+            self.readers.remove(exchange)
+            self._departures.reader_done(self, exchange)
+
+    def _pace(self, filling: Filling) -> None:
+        """Read on as fast as the fastest reader takes it; as the slowest, where the pieces are not kept."""
+        fetch = self.fetch
+        taking = [exchange for exchange in self.readers if not exchange.is_mute]
+        if fetch is None or self.phase is Phase.LANDED or not taking:
+            return
+        if filling.is_too_large:
+            behind = min(exchange.position for exchange in taking)
+            self._forget(filling, behind)
+            ahead_bytes = filling.size_bytes - min(exchange.bytes_out for exchange in taking)
+        else:
+            ahead_bytes = filling.size_bytes - max(exchange.bytes_out for exchange in taking)
+        if self.is_paused:
+            if ahead_bytes < BACKLOG_BYTES // 2:
+                self.is_paused = False
+                fetch.resume_response()
+        elif ahead_bytes > BACKLOG_BYTES:
+            self.is_paused = True
+            fetch.pause_response()
+
+    @staticmethod
+    def _forget(filling: Filling, before: int) -> None:
+        """Let go of pieces that every reader has had."""
+        index = before - 1
+        while index >= 0 and filling.pieces[index]:
+            filling.pieces[index] = b""
+            index -= 1
+
+    # --- those who leave
+
+    def leave(self, exchange: Exchange) -> None:
+        """A request wants no more of this; the fetch goes on for the others, or ends with the last of them."""
+        exchange.flight = None
+        if exchange in self.readers:
+            self.readers.remove(exchange)
+        if exchange in self.waiting:
+            index = self.waiting.index(exchange)
+            del self.waiting[index]
+            del self._since[index]
+        fetch = self.fetch
+        if fetch is None or fetch.exchange is not exchange or self.phase is Phase.LANDED:
+            return
+        heir = self._heir()
+        if heir is None:
+            fetch.cancel(None)
+            self._departures.landed(self)
+            return
+        fetch.hand_to(heir)
+        if self.filling is not None:
+            self._pace(self.filling)
+
+    def _heir(self) -> Exchange | None:
+        if self.readers:
+            return self.readers[0]
+        if not self.waiting:
+            return None
+        heir = self.first()
+        heir.flight = self
+        return heir
+
+
+def suits(exchange: Exchange, stored: Stored) -> bool:
+    """Whether a request selects this response (RFC 9111 §4.1)."""
+    return not stored.vary or variant(stored.vary, exchange.names) == stored.variant
