@@ -174,7 +174,7 @@ class Decorator:
 
     def __init__(self, name: str, tracing: Tracing, cache: Cache) -> None:
         """Speak as the node of that name, with these switches."""
-        self._cache = f"Cache-Status: {cache_status.item(name)}"
+        self._cache = f"Cache-Status: {cache_status.name(name)}"
         self._short = f"{cache.short_status}: " if cache.short_status else ""
         self._with_key = cache.status_key
         self._with_cache_status = tracing.cache_status
@@ -238,7 +238,7 @@ class Decorator:
         if exchange.cache == "COLLAPSED":
             parameters += "; collapsed"
         if self._with_key:
-            parameters += f"; key={cache_status.string(exchange.cache_key)}"
+            parameters += f"; key={cache_status.quoted(exchange.cache_key)}"
         if exchange.detail:
             parameters += f"; detail={exchange.detail}"
         return f"{text}{self._cache}{parameters}\r\n"
