@@ -32,6 +32,11 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     must_revalidate: bool = False
     """Whether it may never be reused stale (§5.2.2.2)."""
 
+    @property
+    def fresh(self) -> bool:
+        """Whether it is fresh on arrival: only then may it answer others that wait for the same."""
+        return self.lifetime_ns > self.age_ns
+
 
 def initial_age_ns(response: Fields, request_ns: int, response_ns: int) -> int:
     """Corrected initial age of a response received now (RFC 9111 §4.2.3).
@@ -50,9 +55,10 @@ def initial_age_ns(response: Fields, request_ns: int, response_ns: int) -> int:
 def lifetime(
     status: int, response: Fields, control: Control, rules: Rules, age_ns: int, response_ns: int
 ) -> tuple[int | None, bool]:
-    """Freshness lifetime in a shared cache (RFC 9111 §4.2.1, §4.2.2), and whether the origin did not state it.
+    """Freshness lifetime in a shared cache (RFC 9111 §4.2.1, §4.2.2), and whether the origin left it unsaid.
 
-    The route's own lifetimes count from the response's arrival: its age is added.
+    The route's own lifetimes count from the response's arrival: its age is added. `ttl` is for success and redirects
+    only; nor is an error about how something was asked for (`_OF_THE_REQUEST`) ever kept on the route's word.
     """
     if rules.ttl_ns is not None and status < 400:
         return rules.ttl_ns + age_ns, True
@@ -63,21 +69,23 @@ def lifetime(
             bounded = rules.ttl_max_ns
         return bounded, bounded > stated
     if status in _OF_THE_REQUEST:
-        return None, False
+        return None, True
     if status in rules.status_ttl_ns:
         return rules.status_ttl_ns[status] + age_ns, True
     if not (control.public or status in HEURISTIC):
-        return None, False
+        return None, True
     if rules.default_ttl_ns is not None:
         return rules.default_ttl_ns + age_ns, True
-    if not rules.heuristic or b"last-modified" not in response:
-        return None, False
-    modified = http_date_ns(response[b"last-modified"], response_ns)
-    date = http_date_ns(response.get(b"date"), response_ns)
+    return (_heuristic_ns(response, response_ns) if rules.heuristic else None), True
+
+
+def _heuristic_ns(response: Fields, response_ns: int) -> int | None:
+    modified = http_date_ns(response.get(b"last-modified"), response_ns)
     if modified is None:
-        return None, False
+        return None
+    date = http_date_ns(response.get(b"date"), response_ns)
     unchanged_ns = (response_ns if date is None else date) - modified
-    return (min(unchanged_ns // HEURISTIC_PART, HEURISTIC_MAX_NS), True) if unchanged_ns > 0 else (None, False)
+    return min(unchanged_ns // HEURISTIC_PART, HEURISTIC_MAX_NS) if unchanged_ns > 0 else None
 
 
 def _stated_ns(response: Fields, control: Control, response_ns: int) -> int | None:
@@ -93,15 +101,19 @@ def _stated_ns(response: Fields, control: Control, response_ns: int) -> int | No
     return min(max(0, expires - (response_ns if date is None else date)), MAX_DELTA_NS)
 
 
-def terms_of(control: Control, lifetime_ns: int, age_ns: int, rules: Rules) -> Terms:
+def terms_of(control: Control, lifetime_ns: int | None, age_ns: int, rules: Rules) -> Terms:
     """The terms of a response with this lifetime: how long it may be served stale, which the route may make longer
-    where the origin has not ruled it out (RFC 5861, RFC 9111 §4.2.4).
+    where the origin has not ruled it out (RFC 5861, RFC 9111 §4.2.4), and where anything says that it was ever fresh.
     """
     if control.must_revalidate:
-        return Terms(0 if control.no_cache else lifetime_ns, age_ns, 0, 0, True)
+        return Terms(0 if control.no_cache else lifetime_ns or 0, age_ns, 0, 0, True)
+    revalidate_ns = control.stale_while_revalidate_s * SECOND_NS
+    error_ns = control.stale_if_error_s * SECOND_NS
+    if lifetime_ns is None:
+        return Terms(0, age_ns, revalidate_ns, error_ns)
     return Terms(
         lifetime_ns,
         age_ns,
-        max(control.stale_while_revalidate_s * SECOND_NS, rules.stale_while_revalidate_ns),
-        max(control.stale_if_error_s * SECOND_NS, rules.stale_if_error_ns),
+        max(revalidate_ns, rules.stale_while_revalidate_ns),
+        max(error_ns, rules.stale_if_error_ns),
     )

@@ -201,7 +201,7 @@ def storing(
         return _VARY_REWRITTEN
     age_ns = initial_age_ns(response, request_ns, response_ns)
     lifetime_ns, implied = lifetime(status, response, control, rules, age_ns, response_ns)
-    terms = terms_of(control, lifetime_ns or 0, age_ns, rules)
+    terms = terms_of(control, lifetime_ns, age_ns, rules)
     if terms.lifetime_ns <= age_ns:
         refusal = _worthless(status, response, control, terms, stated=lifetime_ns is not None)
         if refusal is not None:
@@ -299,7 +299,7 @@ def reuse(stored: Stored, request: Fields, rules: Rules, now_ns: int) -> Reuse:
         return Reuse.VALIDATE
     if asked is not None and (not _young_enough(stored, asked, now_ns) or asked.min_fresh_s):
         return Reuse.VALIDATE
-    stale_ns = now_ns - stored.fresh_until_ns
+    stale_ns = max(0, now_ns - stored.fresh_until_ns)
     max_stale_s = -1 if asked is None else asked.max_stale_s
     if stale_ns < stored.stale_while_revalidate_ns and (asked is None or asked.max_age_s is None or max_stale_s >= 0):
         return Reuse.STALE_WHILE_REVALIDATE
