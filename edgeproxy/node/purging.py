@@ -1,0 +1,216 @@
+"""Purging a running node: from what somebody asks for to the word of every worker that it is done.
+
+The command line and the admin API come here. URLs are brought into the form that the routes key them by; the rules go
+into the purge log, which every worker compares with each request; that a worker acts on them shows in its ledger.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from edgeproxy.cache.purge import Kind, Purge
+from edgeproxy.cache.purge_log import PurgeLog, PurgeLogError
+from edgeproxy.config import Config, Route
+from edgeproxy.node.errors import NodeError, NotRunningError
+from edgeproxy.node.runtime import RuntimeDir
+from edgeproxy.node.status import Status, WorkerStatus, read_control, read_status
+from edgeproxy.node.storage import storage_paths
+from edgeproxy.proxy.routing import Routes
+
+TIMEOUT_S = 5.0
+POLL_S = 0.01
+SCHEME = b"http"
+"""The scheme that responses are keyed by: the one in which requests arrive. To a purge, https is the same."""
+_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@\s]+)(?P<target>[^#]*)(?:#.*)?", re.IGNORECASE | re.DOTALL)
+_AUTHORITY = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(?P<port>:[0-9]*)?", re.IGNORECASE)
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
+_CONFIG_TRIES = 5
+
+
+class PurgeError(NodeError):
+    """What is to be purged can't be understood, or could not be purged."""
+
+    code = "purge"
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What somebody asks for, in their words; the admin API's JSON."""
+
+    urls: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    all: bool = False
+    soft: bool = False
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it."""
+
+    seq: int
+    """Number of the last rule in the purge log."""
+    rules: int
+    """How many rules there were to it."""
+    confirmed: tuple[int, ...]
+    """Indices of the workers that act on it."""
+    late: tuple[int, ...]
+    """Indices of those that had not said so in time; the rules hold, and they will once they go on."""
+
+
+class Place(NamedTuple):
+    """The node that is to be purged."""
+
+    runtime: RuntimeDir
+    config: Config
+    log: Path
+    """Its purge log."""
+
+
+def running(runtime_dir: Path) -> Place:
+    """Find the node that runs on a runtime directory, by the configuration that it has now.
+
+    Raises NotRunningError when there is none, another NodeError or OSError when it can't be read.
+    """
+    runtime = RuntimeDir(runtime_dir)
+    for _ in range(_CONFIG_TRIES):
+        with contextlib.closing(read_control(runtime)) as control:
+            generation = control.generation
+        try:
+            config = Config.from_json(runtime.config(generation).read_bytes())
+        except FileNotFoundError:
+            time.sleep(POLL_S)  # another generation has just taken over
+            continue
+        return Place(runtime, config, storage_paths(config, runtime_dir).purge_log)
+    raise NotRunningError(f"the node on {runtime.path} is just starting or stopping")
+
+
+def purge(place: Place, wanted: Wanted, *, timeout_s: float = TIMEOUT_S) -> Outcome:
+    """Purge, and wait until every living worker acts on it, or until it has taken too long.
+
+    Raises PurgeError, another NodeError or OSError; only when nothing was purged.
+    """
+    purges = understood(place.config, wanted)
+    seq = append(place.log, purges)
+    confirmed, late = confirmations(place.runtime.path, seq, timeout_s)
+    return Outcome(
+        seq=seq,
+        rules=len(purges),
+        confirmed=tuple(worker.index for worker in confirmed),
+        late=tuple(worker.index for worker in late),
+    )
+
+
+def append(path: Path, purges: Sequence[Purge]) -> int:
+    """Put rules into a purge log, on disk; the last one's number. Raises PurgeError or OSError."""
+    try:
+        with contextlib.closing(PurgeLog.open(path)) as log:
+            return log.append_all(purges, time.time_ns())
+    except FileNotFoundError:
+        raise PurgeError(f"there is no purge log {path}") from None
+    except (PurgeLogError, ValueError) as error:
+        raise PurgeError(str(error)) from error
+
+
+def confirmations(runtime_dir: Path, seq: int, timeout_s: float) -> tuple[list[WorkerStatus], list[WorkerStatus]]:
+    """Wait until the living workers act on rule `seq`; those that do, and those that do not in time. None of either
+    when the node ends meanwhile.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            workers = living(read_status(runtime_dir, oldest=0))
+        except NotRunningError:
+            return [], []
+        late = [worker for worker in workers if worker.purge_seq < seq]
+        if not late or time.monotonic() > deadline:
+            return [worker for worker in workers if worker.purge_seq >= seq], late
+        time.sleep(POLL_S)
+
+
+def living(status: Status) -> list[WorkerStatus]:
+    """The workers that answer requests of this node."""
+    return [worker for worker in status.workers if worker.state in {"serving", "draining"}]
+
+
+def understood(config: Config, wanted: Wanted) -> list[Purge]:
+    """The rules that are asked for. Raises PurgeError when something can't be understood, or nothing is asked for."""
+    purges: dict[Purge, None] = {}
+
+    def add(kind: Kind, values: Iterable[bytes]) -> None:
+        purges.update(dict.fromkeys(Purge(kind, value, wanted.soft) for value in values))
+
+    routes = Routes(config)
+    for text in wanted.urls:
+        add(Kind.URL, keyed_urls(routes, text))
+    for text in wanted.prefixes:
+        add(Kind.PREFIX, keyed_prefixes(config, text))
+    add(Kind.TAG, (_tag(text) for text in wanted.tags))
+    if wanted.all:
+        add(Kind.ALL, [b""])
+    if not purges:
+        raise PurgeError("nothing to purge: name URLs, prefixes or tags, or all")
+    return list(purges)
+
+
+def keyed_urls(routes: Routes, text: str) -> list[bytes]:
+    """The forms in which responses to a URL are stored; usually one. Raises PurgeError when it is no URL."""
+    hosts, target = _split(text)
+    path = target.partition(b"?")[0]
+    found = [(route, host) for host in hosts if (route := routes.find(host, path)) is not None]
+    if not found:
+        raise PurgeError(f"no route leads to {text}")
+    return _unique(route.key.url(SCHEME, host, target) for route, host in found)
+
+
+def keyed_prefixes(config: Config, text: str) -> list[bytes]:
+    """The forms in which URLs that begin like this are stored: one for each host that the routes make of its host.
+
+    A prefix names a whole host, and its query, if it has one, is compared as keyed. Raises PurgeError.
+    """
+    hosts, target = _split(text)
+    found = []
+    for route in config.route or [Route(match="/*")]:
+        alone = Routes(msgspec.structs.replace(config, route=[msgspec.structs.replace(route, match="/*")]))
+        found += [
+            SCHEME + b"://" + leads.key.host(SCHEME, host) + target
+            for host in hosts
+            if (leads := alone.find(host, b"/")) is not None
+        ]
+    if not found:
+        raise PurgeError(f"no route leads to {text}")
+    return _unique(found)
+
+
+def _split(text: str) -> tuple[list[bytes], bytes]:
+    """The hosts that clients may name for a URL, and path and query as they would send them."""
+    match = _URL.fullmatch(text.strip())
+    authority = match and _AUTHORITY.fullmatch(match["authority"])
+    if not match or not authority:
+        raise PurgeError(f"{text!r} is no URL: it begins with http:// or https:// and a host")
+    try:
+        name = authority["name"].lower().encode("idna" if not authority["name"].isascii() else "ascii")
+    except UnicodeError:
+        raise PurgeError(f"{text!r} is no URL: its host can't be a name") from None
+    port = (authority["port"] or "").encode()
+    hosts = [name + port]
+    if port in {b":", _DEFAULT_PORTS[match["scheme"].lower()].encode()}:
+        hosts.append(name)  # which is what clients make of it
+    target = quote(match["target"].encode("utf-8", "surrogateescape"), safe=_ASCII).encode()
+    return hosts, target if target.startswith(b"/") else b"/" + target
+
+
+def _tag(text: str) -> bytes:
+    tag = text.strip().encode("utf-8", "surrogateescape")
+    if not tag:
+        raise PurgeError("a tag to purge can't be empty")
+    return tag
+
+
+def _unique(values: Iterable[bytes]) -> list[bytes]:
+    return list(dict.fromkeys(values))
