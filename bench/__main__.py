@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a round (default 5)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds of {QUICK_SECONDS:.0f} s")
     parser.add_argument("--connections", type=int, default=32, help="keep-alive connections (default 32)")
+    parser.add_argument("--clients", type=int, default=1000, help="clients of collapse (default 1000)")
     parser.add_argument("--hit-rate", type=float, default=10_000, help="requests/s of latency-hit (default 10000)")
     parser.add_argument("--miss-rate", type=float, default=5_000, help="requests/s of latency-miss (default 5000)")
     parser.add_argument("--server-core", type=int, default=cores[-1], help="the last one by default")
@@ -49,6 +50,7 @@ def _chosen(options: argparse.Namespace) -> list[Scenario]:
         load_core=options.load_core,
         hit_rate=options.hit_rate,
         miss_rate=options.miss_rate,
+        clients=options.clients,
     )
     known = scenarios(settings)
     if options.server_core == options.load_core:

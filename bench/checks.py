@@ -38,7 +38,7 @@ def problems(server: Server, origin: Origin) -> list[str]:
 
 
 def _bodies(server: Server, origin: Origin, ids: list[str]) -> Iterator[str]:
-    for path in ("/hit/785", "/hit/100k", "/miss/785"):
+    for path in ("/hit/785", "/hit/100k", "/hit/1m", "/miss/785"):
         for _ in range(2):
             answer = get(server.port, path)
             ids.append(answer.headers.get("X-Trace-Id", ""))

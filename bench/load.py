@@ -8,7 +8,7 @@ script.
 import json
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.process import find_tool
 
 SCRIPT = Path(__file__).resolve().parent / "conf" / "report.lua"
+NO_HEADERS: Mapping[str, str] = {}
 MARK = re.compile(r"^WRK (\{.*\})$", re.MULTILINE)
 GRACE_SECONDS = 30.0
 
@@ -53,15 +54,19 @@ def parse_wrk(output: str) -> Load:
     )
 
 
-def wrk_command(url: str, seconds: float, connections: int, core: int) -> Sequence[str]:
+def wrk_command(
+    url: str, seconds: float, connections: int, core: int, headers: Mapping[str, str] = NO_HEADERS
+) -> Sequence[str]:
     """One thread: it has one core. wrk takes whole seconds only."""
     wrk, taskset = find_tool("wrk", "apt-get install wrk"), find_tool("taskset", "apt-get install util-linux")
     duration = f"{max(1, round(seconds))}s"
-    return (taskset, "--cpu-list", str(core), wrk, "-t1", f"-c{connections}", f"-d{duration}", "-s", str(SCRIPT), url)
+    fields = [word for name, value in headers.items() for word in ("-H", f"{name}: {value}")]
+    pinned = (taskset, "--cpu-list", str(core), wrk, "-t1", f"-c{connections}", f"-d{duration}")
+    return (*pinned, "-s", str(SCRIPT), *fields, url)
 
 
-def run_wrk(url: str, seconds: float, connections: int, core: int) -> Load:
-    """Runs wrk to its end."""
-    command = wrk_command(url, seconds, connections, core)
+def run_wrk(url: str, seconds: float, connections: int, core: int, headers: Mapping[str, str] = NO_HEADERS) -> Load:
+    """Runs wrk to its end; every request has these header fields."""
+    command = wrk_command(url, seconds, connections, core, headers)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + GRACE_SECONDS)
     return parse_wrk(done.stdout + done.stderr)

@@ -35,6 +35,7 @@ class Round:
     origin_share: float  # requests that reached the origin for each request answered
     log_difference: int  # lines in the log more than requests answered
     log_lag_s: float
+    origin_requests: int = 0
     problems: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)  # of the worker, if the scenario looks at it: see memory.py
 
@@ -64,7 +65,7 @@ class Watch:
         cpu.append(machine.cpu_seconds(pids))
         catching_up = cpu[2] - cpu[1]
         problems = [] if self.server.pids() == pids else ["its processes were replaced during the round"]
-        requests = max(1, got.requests)
+        requests, reached = max(1, got.requests), self.origin.requests() - asked
         difference = self.log.settle() - got.requests
         if not 0 <= difference <= in_flight:
             problems.append(f"its log has {difference:+,} lines for {got.requests:,} requests")
@@ -85,7 +86,8 @@ class Watch:
             stolen=server.share(server.stolen),
             core_us=(server.busy + catching_up) / requests * 1e6,
             process_us=(cpu[2] - cpu[0]) / requests * 1e6,
-            origin_share=(self.origin.requests() - asked) / requests,
+            origin_share=reached / requests,
+            origin_requests=reached,
             log_difference=difference,
             log_lag_s=lag_s,
             problems=problems,

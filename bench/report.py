@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.runner import Outcome
-from bench.scenarios import Latency, Scenario, Stream
+from bench.scenarios import Collapse, Large, Latency, Scenario, Stream
 from bench.servers import SERVERS
 from bench.summary import MIB, Limit, Summaries, Summary, Target, ratio, summaries, targets
 
@@ -65,17 +65,36 @@ def _throughput(found: Summaries, rows: Sequence[Summary]) -> str:
     return table(header, cells)
 
 
-def _stream(found: Summaries, rows: Sequence[Summary]) -> str:
+def _bodies(found: Summaries, rows: Sequence[Summary]) -> str:
     header = ["server", "MiB/s", "us core per MiB", "peak RSS MB", "grew by MB"]
     header += ["x nginx", "x mitmproxy", "server core", "load core", "limit"]
     cells = [
         [
             SERVERS[s.server].title,
             f"{s.bytes_per_s / MIB:,.0f}",
-            f"{s.core_us / 64:.0f}",
+            f"{s.core_us * s.rate * MIB / s.bytes_per_s:.0f}" if s.bytes_per_s else NOTHING,
             f"{(s.rss_peak or 0) / 1e6:.1f}",
             f"{(s.memory_growth or 0) / 1e6:+.1f}",
             *_common(found, s),
+        ]
+        for s in rows
+    ]
+    return table(header, cells)
+
+
+def _collapse(rows: Sequence[Summary]) -> str:
+    header = ["server", "clients answered", "failed", "at the origin, by round", "p50 ms", "p99 ms", "max ms"]
+    header += ["us core", "server core", "load core"]
+    cells = [
+        [
+            SERVERS[s.server].title,
+            f"{s.requests:,}",
+            f"{s.failed + s.timed_out:,}",
+            f"{s.origin_requests[0]:,}-{s.origin_requests[1]:,}",
+            *(f"{s.latency_ms[mark]:,.0f}" for mark in ("p50", "p99", "max")),
+            f"{s.core_us:.1f}",
+            f"{s.server_busy:.0%}",
+            f"{s.load_busy:.0%}",
         ]
         for s in rows
     ]
@@ -130,7 +149,7 @@ def _logs(found: Summaries) -> str:
         mine = [s for s in found.values() if s.server == server]
         low, high = min(s.log_difference[0] for s in mine), max(s.log_difference[1] for s in mine)
         requests, lag = sum(s.requests for s in mine), max(s.log_lag_s for s in mine)
-        reached = [s.origin_share for s in mine if s.scenario.startswith(("hit", "latency-hit"))]
+        reached = [s.origin_share for s in mine if s.scenario.startswith(("hit", "latency-hit", "not-modified"))]
         share = f"{max(reached):.2%}" if reached else NOTHING
         rows.append([SERVERS[server].title, f"{requests:,}", f"{low:+,} to {high:+,}", f"{lag:.2f}", share])
     header = [
@@ -152,10 +171,15 @@ def render(outcome: Outcome, chosen: Sequence[Scenario], environment: dict[str, 
         if not rows:
             continue
         parts.append(f"### {scenario.title}")
-        if isinstance(scenario, Latency):
-            parts.append(_latency(rows))
-        else:
-            parts.append(_stream(found, rows) if isinstance(scenario, Stream) else _throughput(found, rows))
+        match scenario:
+            case Latency():
+                parts.append(_latency(rows))
+            case Collapse():
+                parts.append(_collapse(rows))
+            case Stream() | Large():
+                parts.append(_bodies(found, rows))
+            case _:
+                parts.append(_throughput(found, rows))
     if any(s.limit is Limit.LOAD for s in found.values()):
         parts.append("\\* compared by time on the server's core: the load's core was the limit for one of the two.")
     parts += ["### Access logs", _logs(found)]

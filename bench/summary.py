@@ -47,6 +47,7 @@ class Summary:
     core_us: float
     process_us: float
     origin_share: float
+    origin_requests: tuple[int, int]  # smallest and largest of a round
     failed: int  # in all rounds, as the next two
     timed_out: int
     requests: int
@@ -99,6 +100,7 @@ def summarize(rounds: Sequence[Round]) -> Summary:
         core_us=median("core_us"),
         process_us=median("process_us"),
         origin_share=median("origin_share"),
+        origin_requests=(min(f.origin_requests for f in rounds), max(f.origin_requests for f in rounds)),
         failed=sum(found.failed for found in rounds),
         timed_out=sum(found.timed_out for found in rounds),
         requests=sum(found.requests for found in rounds),
@@ -189,13 +191,24 @@ def _p99(found: Summaries, scenario: str, promise: str) -> Target:
     return Target(promise, measured + unsound, _verdict(mine <= limit, unsound))
 
 
-def _flat(found: Summaries, promise: str) -> Target:
-    ours = found.get(("stream", "edgeproxy"))
+def _flat(found: Summaries, scenario: str, promise: str) -> Target:
+    ours = found.get((scenario, "edgeproxy"))
     if not ours or ours.memory_growth is None:
         return Target(promise, "", Verdict.NOT_MEASURED)
     unsound = _sound(ours)
     measured = f"{ours.memory_growth / 1e6:+.1f} MB at the peak"
     return Target(promise, measured + unsound, _verdict(ours.memory_growth <= 10e6, unsound))
+
+
+def _collapsed(found: Summaries, promise: str) -> Target:
+    ours = found.get(("collapse", "edgeproxy"))
+    if not ours:
+        return Target(promise, "", Verdict.NOT_MEASURED)
+    unsound = _sound(ours)
+    asked = ours.requests + ours.failed + ours.timed_out
+    low, high = ours.origin_requests
+    measured = f"{low:,} to {high:,} a round; {ours.requests:,} of {asked:,} answered"
+    return Target(promise, measured + unsound, _verdict(low == high == 1, unsound))
 
 
 def targets(found: Summaries) -> list[Target]:
@@ -205,9 +218,19 @@ def targets(found: Summaries) -> list[Target]:
         _at_least(found, "miss", "nginx", 0.7, "785-byte misses: at least 0.7 x nginx + Lua"),
         _at_least(found, "hit", "nginx", 1.3, "compiled: 785-byte hits: at least 1.3 x nginx + Lua", of="compiled"),
         _at_least(found, "miss", "nginx", 0.7, "compiled: 785-byte misses: at least 0.7 x nginx + Lua", of="compiled"),
+        _at_least(found, "hit1m", "nginx", 0.8, "1 MiB hits: at least 0.8 x nginx + Lua's bytes/s"),
+        _at_least(found, "not-modified", "nginx", 1.3, "304 to If-None-Match: at least 1.3 x nginx + Lua"),
+        *(
+            _at_least(
+                found, scenario, "nginx", factor, f"compiled: {what}: at least {factor} x nginx + Lua", of="compiled"
+            )
+            for scenario, what, factor in (("hit1m", "1 MiB hits", 0.8), ("not-modified", "304 to If-None-Match", 1.3))
+        ),
         _at_least(found, "hit", "mitmproxy", 40, "785-byte hits: at least 40 x mitmproxy"),
         _at_least(found, "miss", "mitmproxy", 40, "785-byte misses: at least 40 x mitmproxy"),
         _p99(found, "latency-hit", "p99 of hits at the same rate: at most 2 x nginx + Lua"),
         _p99(found, "latency-miss", "p99 of misses at the same rate: at most 2 x nginx + Lua"),
-        _flat(found, "64 MiB stream: worker's memory within 10 MB"),
+        _flat(found, "stream", "64 MiB stream: worker's memory within 10 MB"),
+        _flat(found, "hit1m", "1 MiB hits: worker's memory within 10 MB"),
+        _collapsed(found, "a crowd that asks for one slow object: 1 request at the origin, all answered"),
     ]

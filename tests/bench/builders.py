@@ -22,6 +22,7 @@ PLAIN: dict[str, Any] = {
     "core_us": 20.0,
     "process_us": 19.0,
     "origin_share": 0.0,
+    "origin_requests": 0,
     "log_difference": 3,
     "log_lag_s": 0.1,
 }

@@ -41,3 +41,9 @@ def test_wrk_runs_whole_seconds_on_one_core(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("bench.load.find_tool", lambda name, _package: name)
     command = " ".join(wrk_command("http://127.0.0.1:1/", 0.3, 32, 1))
     assert command.startswith("taskset --cpu-list 1 wrk -t1 -c32 -d1s ")
+
+
+def test_wrk_sends_the_fields_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.load.find_tool", lambda name, _package: name)
+    command = wrk_command("http://127.0.0.1:1/", 1, 1, 1, {"If-None-Match": '"a b"'})
+    assert command[-3:] == ("-H", 'If-None-Match: "a b"', "http://127.0.0.1:1/")

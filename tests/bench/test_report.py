@@ -20,8 +20,10 @@ def full_outcome() -> Outcome:
     rounds = []
     for server, rate in (("edgeproxy", 60_000.0), ("compiled", 60_000.0), ("nginx", 40_000.0), ("mitmproxy", 1_000.0)):
         rounds += [a_round(server=server, scenario=name, rate=rate) for name in ("hit", "hit100k", "miss")]
-        rounds.append(a_round(server=server, scenario="stream", memory=MEMORY))
+        rounds += [a_round(server=server, scenario=name, memory=MEMORY) for name in ("stream", "hit1m")]
         if server != "mitmproxy":
+            rounds.append(a_round(server=server, scenario="not-modified", rate=rate))
+            rounds.append(a_round(server=server, scenario="collapse", latency_ms=LATENCY, origin_requests=1))
             rounds += [
                 a_round(server=server, scenario=f"latency-{kind}", latency_ms=LATENCY) for kind in ("hit", "miss")
             ]
@@ -44,6 +46,7 @@ def test_a_full_run_shows_every_scenario_ratios_and_verdicts() -> None:
         assert f"### {scenario.title}" in text
     assert "| edgeproxy           |     60,000 |" in text
     assert "1.50 x, by requests/s" in text
+    assert "1 to 1 a round; 1,000 of 1,000 answered" in text
     assert "FAIL" not in text
     assert "### Notes" not in text
 

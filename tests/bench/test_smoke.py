@@ -49,6 +49,20 @@ def test_one_short_round_of_nginx_is_measured_and_reported(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("_lua")
+def test_what_large_hits_304s_and_a_crowd_need_works_with_nginx() -> None:
+    settings = Settings(seconds=1.0, connections=8, load_core=CORES[0], hit_rate=500, miss_rate=500, clients=50)
+    chosen = [scenarios(settings)[name] for name in ("hit1m", "not-modified", "collapse")]
+    outcome = runner.run(["nginx"], chosen, rounds=1, server_core=CORES[-1], load_core=CORES[0])
+    assert outcome.problems == {}
+    hits, validations, crowd = outcome.rounds
+    assert [measured.failed for measured in outcome.rounds] == [0, 0, 0]
+    assert hits.bytes_per_s > hits.rate * 1024 * 1024
+    assert hits.memory["rss_peak"] >= hits.memory["rss_before"] > 0
+    assert validations.bytes_per_s < validations.rate * 785
+    assert (crowd.requests, crowd.origin_requests) == (50, 1)
+
+
+@pytest.mark.usefixtures("_lua")
 def test_a_server_that_dies_under_load_is_left_out_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     class Dying(Throughput):
         def warm_up(self, server: Server) -> None:

@@ -96,7 +96,32 @@ def test_a_rate_that_was_not_kept_up_with_meets_no_target() -> None:
     assert verdict_of("p99 of hits", ours, peer) is Verdict.FAIL
 
 
+@pytest.mark.parametrize(("scenario", "promise"), [("stream", "64 MiB stream"), ("hit1m", "1 MiB hits: worker's")])
 @pytest.mark.parametrize(("peak", "verdict"), [(60_000_000, Verdict.PASS), (60_000_001, Verdict.FAIL)])
-def test_memory_may_grow_by_ten_megabytes(peak: int, verdict: Verdict) -> None:
+def test_memory_may_grow_by_ten_megabytes(scenario: str, promise: str, peak: int, verdict: Verdict) -> None:
     memory = {"rss_before": 50_000_000, "rss_peak": peak, "pss_before": 1, "pss_peak": 1}
-    assert verdict_of("64 MiB stream", a_round(scenario="stream", memory=memory)) is verdict
+    assert verdict_of(promise, a_round(scenario=scenario, memory=memory)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("scenario", "promise", "factor"),
+    [("hit1m", "1 MiB hits: at least", 0.8), ("not-modified", "304 to If-None-Match", 1.3)],
+)
+def test_large_hits_and_304s_are_held_against_nginx(scenario: str, promise: str, factor: float) -> None:
+    peer = a_round(scenario=scenario, server="nginx")
+    assert verdict_of(promise, a_round(scenario=scenario, rate=1000 * factor), peer) is Verdict.PASS
+    assert verdict_of(promise, a_round(scenario=scenario, rate=1000 * factor - 1), peer) is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("figures", "verdict"),
+    [
+        pytest.param({"origin_requests": 1}, Verdict.PASS, id="one"),
+        pytest.param({"origin_requests": 2}, Verdict.FAIL, id="two"),
+        pytest.param({"origin_requests": 0}, Verdict.FAIL, id="none"),
+        pytest.param({"origin_requests": 1, "timed_out": 1}, Verdict.FAIL, id="one-not-answered"),
+    ],
+)
+def test_a_crowd_costs_one_request_in_every_round(figures: dict[str, int], verdict: Verdict) -> None:
+    first = a_round(scenario="collapse", origin_requests=1)
+    assert verdict_of("a crowd", first, a_round(scenario="collapse", **figures)) is verdict
