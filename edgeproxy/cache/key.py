@@ -187,7 +187,7 @@ class Condition:
             case Subject.HEADER:
                 twin = _cgi_name(self._name)
                 found = [value for name, value in names.items() if _cgi_name(name) == twin]
-                return any(self._value in (None, value, *_members(value)) for value in found)
+                return any(self._value in (None, value) or self._value in _members(value) for value in found)
             case Subject.COOKIE:
                 pieces = _cookies(names.get(b"cookie", b""))
                 return any(map(self._fits, [text for piece in pieces for text in _readings(piece, b",")]))
@@ -257,7 +257,7 @@ def _part(kind: bytes, name: bytes, value: bytes | None) -> bytes:
 
 def _normalized(scheme: bytes, host: bytes) -> bytes:
     name, colon, port = host.rpartition(b":")
-    if not colon or b"]" in port:
+    if not colon:
         name, port = host, b""
     if name.endswith(b".") and not name.endswith(b"..") and name != b".":
         name = name[:-1]

@@ -344,8 +344,14 @@ def test_sorted_parameters_have_one_key_as_long_as_values_of_a_name_keep_their_o
     assert all(first <= second for first, second in pairwise(names))
 
 
+TWO_HEADERS = KeyRules(headers=["x", "y-z"])
+
+
 @given(rules=SOME_RULES, one=st.tuples(HOST, TARGET, FIELDS), other=st.tuples(HOST, TARGET, FIELDS))
-@example(KeyRules(headers=["x", "y-z"]), (b"a", b"/", {b"x": b"1;h:y-z=1:2"}), (b"a", b"/", {b"x": b"1", b"y-z": b"2"}))
+@example(
+    TWO_HEADERS, (b"a", b"/", {b"x": b"1;h:y-z=2", b"y-z": b"3"}), (b"a", b"/", {b"x": b"1", b"y-z": b"2;h:y-z=3"})
+)
+@example(TWO_HEADERS, (b"a", b"/", {b"x": b"1;h:y-z=1:2"}), (b"a", b"/", {b"x": b"1", b"y-z": b"2"}))
 def test_two_requests_have_one_key_only_if_all_that_is_keyed_is_the_same(
     rules: KeyRules, one: tuple[bytes, bytes, Fields], other: tuple[bytes, bytes, Fields]
 ) -> None:
