@@ -64,6 +64,8 @@ class Scribe:
         self._drain.scan()
         self._drain.write()
         async with contextlib.AsyncExitStack() as stack:
+            if self._config.cache.store == "embedded":
+                self._sweep(stack)
             if self._config.admin.listen:
                 # Imported after the first write, and only if wanted: it takes longer than all the rest of the start.
                 from edgeproxy.node.admin import Admin  # noqa: PLC0415
@@ -75,6 +77,18 @@ class Scribe:
             await self._loop()
             await self._finish()
         self._drain.close()
+
+    def _sweep(self, stack: contextlib.AsyncExitStack) -> None:
+        """Have the store swept of what is purged; without it, what was purged is still there, and is not used."""
+        # Imported after the first write, as the admin API is.
+        from edgeproxy.cache.embedded import StoreError, Sweeper  # noqa: PLC0415
+        from edgeproxy.node.storage import storage_paths  # noqa: PLC0415
+
+        paths = storage_paths(self._config, self._runtime_dir.path)
+        try:
+            stack.callback(Sweeper.open(paths.folder, paths.purge_log).close)
+        except StoreError as error:
+            _log.error("cache store is not swept", error=str(error))
 
     async def _loop(self) -> None:
         next_scan = 0.0

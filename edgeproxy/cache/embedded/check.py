@@ -12,8 +12,8 @@ from pathlib import Path
 import lmdb
 
 from edgeproxy.cache.embedded import layout
-from edgeproxy.cache.embedded.files import StoreError, StoreFiles, open_environment
-from edgeproxy.cache.embedded.marks import Marks
+from edgeproxy.cache.embedded.environment import Environment
+from edgeproxy.cache.embedded.files import StoreError, StoreFiles
 from edgeproxy.cache.embedded.tables import Tables
 
 READ_S = 0.5
@@ -24,22 +24,16 @@ def problem(folder: Path, instance: int) -> str:
     """Say why a store can't be used; empty when it can."""
     files = StoreFiles(folder)
     try:
-        with open_environment(files) as env:
-            return _problem(files, env, instance)
-    except StoreError as error:
-        return str(error)
-    except lmdb.NotFoundError:
-        return "it has not the tables of a cache store"
-    except (layout.Damaged, lmdb.Error, OSError, ValueError) as error:
+        environment = Environment.acquire(files)
+        return _problem(files, environment.env, environment.tables, instance)
+    except (StoreError, layout.Damaged, lmdb.Error, OSError) as error:
         return str(error)
 
 
-def _problem(files: StoreFiles, env: lmdb.Environment, instance: int) -> str:
+def _problem(files: StoreFiles, env: lmdb.Environment, tables: Tables, instance: int) -> str:
     if (env.info()["last_pgno"] + 1) * layout.PAGE_BYTES > files.data.stat().st_size:
         return "its data file is cut short"
     env.reader_check()
-    tables = Tables(env)
-    Marks.open(files.marks).close()
     with env.begin() as txn:
         written = txn.get(layout.META_FORMAT, db=tables.meta)
         if written != layout.FORMAT:

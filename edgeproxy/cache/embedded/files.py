@@ -1,37 +1,16 @@
-"""The embedded store's directory: what lies in it, and how it is made ready before a node's processes use it.
+"""The embedded store's directory: what lies in it.
 
-    FOLDER/data.mdb      LMDB's data; as long as the store may become, with room taken up only as it fills
-    FOLDER/lock.mdb      LMDB's lock and table of readers
-    FOLDER/marks         which entries were used lately
-    FOLDER/in-use        there while a node uses the store: the system's boot that it runs in
-    FOLDER/damaged       why the store can't be used any more
-    FOLDER.set-aside-…   the last one that could not be used
-
-Processes that are killed harm nothing: what LMDB has written is in the kernel's hands, and a change that was not
-finished is not seen. Nothing is flushed to the disk on the way, so a *system* that fails may leave a file that is
-partly old: where the store was in use in another boot than this one, it is not trusted, and set aside.
+FOLDER/data.mdb      LMDB's data; as long as the store may become, with room taken up only as it fills
+FOLDER/lock.mdb      LMDB's lock and table of readers
+FOLDER/marks         which entries were used lately
+FOLDER/in-use        there while a node uses the store: the system's boot that it runs in
+FOLDER/damaged       why the store can't be used any more
+FOLDER.set-aside-…   the last one that could not be used
 """
 
-import os
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import lmdb
 import structlog
-
-from edgeproxy.cache.embedded import layout
-from edgeproxy.cache.embedded.marks import Marks
-from edgeproxy.cache.embedded.tables import Tables
-
-READERS = 510
-LOCK_BYTES = 64 * (READERS + 2)
-LEAST_BYTES = 8 * 1024 * 1024
-"""A smaller store is made this large."""
-CHECK_TIMEOUT_S = 60.0
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _log = structlog.get_logger()
 
@@ -60,135 +39,3 @@ class StoreFiles:
             self.damaged.write_text(reason)
         except OSError as error:
             _log.error("cache store can't be marked as damaged", path=str(self.damaged), error=error.strerror)
-
-
-def open_environment(files: StoreFiles, *, readonly: bool = False) -> lmdb.Environment:
-    """Open a store that was prepared. Raises StoreError."""
-    if files.damaged.exists():
-        raise StoreError(f"cache store {files.folder} is damaged; the node's next start sets it aside")
-    try:
-        return lmdb.open(
-            str(files.folder),
-            map_size=files.data.stat().st_size,
-            create=False,
-            readonly=readonly,
-            # A killed process needs no flush, and a failed system's store is set aside: see above.
-            sync=False,
-            metasync=False,
-            readahead=False,
-            max_dbs=len(layout.TABLES),
-            max_readers=READERS,
-            max_spare_txns=2,
-        )
-    except (lmdb.Error, OSError) as error:
-        raise StoreError(f"cache store {files.folder} can't be opened: {error}") from error
-
-
-def prepare(folder: Path, size_bytes: int, instance: int) -> None:
-    """Make a store ready for a node: made where it is missing, set aside and made anew where it can't be used.
-
-    `instance` tells the purge log that goes with it from all others. Who calls holds the directory. Processes of a
-    killed node may still be using the store. Raises StoreError when it can't be made.
-    """
-    files = StoreFiles(folder)
-    size_bytes = max(size_bytes, LEAST_BYTES) // layout.PAGE_BYTES * layout.PAGE_BYTES
-    try:
-        reason = _problem(files, size_bytes, instance)
-        if reason:
-            set_aside(folder, reason)
-        if not files.data.exists():
-            _create(files, size_bytes, instance)
-        else:
-            os.truncate(files.data, size_bytes)
-            Marks.ensure(files.marks, size_bytes)
-        files.in_use.write_text(_boot_id())
-        _note_applied(files)
-    except (OSError, lmdb.Error) as error:
-        raise StoreError(f"cache store {folder} can't be made: {error}") from error
-
-
-def finish(folder: Path) -> None:
-    """After the last process of a node has let go: put the store on the disk, so that it is trusted after a reboot."""
-    files = StoreFiles(folder)
-    try:
-        env = open_environment(files)
-        env.sync(force=True)
-        env.close()
-        files.in_use.unlink()
-    except (OSError, StoreError, lmdb.Error) as error:
-        _log.warning("cache store could not be flushed", path=str(folder), error=str(error))
-
-
-def set_aside(folder: Path, reason: str) -> None:
-    """Rename a store that can't be used; the one that was set aside before is removed. Raises OSError."""
-    for older in folder.parent.glob(f"{folder.name}.set-aside-*"):
-        shutil.rmtree(older, ignore_errors=True)
-    aside = folder.with_name(f"{folder.name}.set-aside-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-    folder.rename(aside)
-    _log.error("cache store can't be used: set aside, starting with an empty one", path=str(aside), reason=reason)
-
-
-def _create(files: StoreFiles, size_bytes: int, instance: int) -> None:
-    shutil.rmtree(files.folder, ignore_errors=True)
-    files.folder.mkdir(mode=0o700, parents=True)
-    fd = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        # LMDB writes to it through a mapping: with its room taken, a full disk can't end a process.
-        os.posix_fallocate(fd, 0, LOCK_BYTES)
-    finally:
-        os.close(fd)
-    Marks.ensure(files.marks, size_bytes)
-    with lmdb.open(
-        str(files.folder), map_size=size_bytes, mode=0o600, max_dbs=len(layout.TABLES), max_readers=READERS
-    ) as env:
-        tables = Tables(env, create=True)
-        with env.begin(write=True) as txn:
-            txn.put(layout.META_FORMAT, layout.FORMAT, db=tables.meta)
-            txn.put(layout.META_INSTANCE, str(instance).encode(), db=tables.meta)
-    os.truncate(files.data, size_bytes)
-
-
-def _note_applied(files: StoreFiles) -> None:
-    with open_environment(files) as env:
-        tables = Tables(env)
-        with env.begin() as txn:
-            seq = tables.counters(txn).applied_seq
-    marks = Marks.open(files.marks)
-    marks.applied_seq = seq
-    marks.close()
-
-
-def _problem(files: StoreFiles, size_bytes: int, instance: int) -> str:
-    """Say why the store that is there can't be used; empty when it can, or when there is none."""
-    if not files.folder.exists():
-        return ""
-    if files.damaged.exists():
-        return files.damaged.read_text(errors="replace") or "it was found damaged"
-    if not files.data.exists():
-        return "its data file is missing"
-    if files.in_use.exists() and files.in_use.read_text(errors="replace") != _boot_id():
-        return "the system went down while it was in use"
-    if files.data.stat().st_size > size_bytes:
-        return "it is larger than it may be by now"
-    return _check(files, instance)
-
-
-def _check(files: StoreFiles, instance: int) -> str:
-    """Read the store in a process of its own: a file that is damaged enough can end the one that reads it."""
-    program = (sys.executable, "-m", "edgeproxy.cache.embedded.check", str(files.folder), str(instance))
-    try:
-        done = subprocess.run(program, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return f"reading it took more than {CHECK_TIMEOUT_S:.0f} s"
-    if done.returncode < 0:
-        return f"reading it ended the process that did (signal {-done.returncode})"
-    if done.returncode:
-        return done.stdout.strip() or done.stderr.strip()[-500:] or "it can't be read"
-    return ""
-
-
-def _boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return "unknown"

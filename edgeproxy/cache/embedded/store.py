@@ -5,21 +5,23 @@ Look-ups are synchronous, one read transaction on mapped memory; a body is copie
 """
 
 import asyncio
+import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import lmdb
 import structlog
 
 from edgeproxy.cache.embedded import layout
-from edgeproxy.cache.embedded.files import StoreError, StoreFiles, open_environment
+from edgeproxy.cache.embedded.environment import Environment
+from edgeproxy.cache.embedded.files import StoreError, StoreFiles
 from edgeproxy.cache.embedded.layout import Damaged, Record, VaryMark
-from edgeproxy.cache.embedded.marks import Marks
-from edgeproxy.cache.embedded.tables import Tables
+from edgeproxy.cache.embedded.sweep import Sweep
 from edgeproxy.cache.embedded.writer import Job, Writer
 from edgeproxy.cache.entry import Entry, Stored
 from edgeproxy.cache.key import variant
+from edgeproxy.cache.purge import Rule
 from edgeproxy.cache.purge_log import PurgeLog, PurgeLogError
 from edgeproxy.cache.store import Found, StoreStats
 
@@ -35,14 +37,15 @@ _log = structlog.get_logger()
 class EmbeddedStore:
     """A process's use of the store; one a process."""
 
-    def __init__(self, files: StoreFiles, env: lmdb.Environment, marks: Marks, log: PurgeLog | None) -> None:
+    def __init__(self, environment: Environment, log: PurgeLog | None) -> None:
         """Use `open`."""
-        self._files = files
-        self._env = env
-        self._marks = marks
-        self._tables = Tables(env)
-        self._capacity_bytes = int(env.info()["map_size"])
-        self._writer = Writer(env, self._tables, marks, self._capacity_bytes, log, self._failed)
+        self._environment = environment
+        self._files = environment.files
+        self._env = environment.env
+        self._marks = environment.marks
+        self._tables = environment.tables
+        self._capacity_bytes = environment.capacity_bytes
+        self._writer = Writer(environment, log, self._failed)
         self._heads = self._tables.heads
         self._discarding: dict[bytes, int] = {}
         self._broken = False
@@ -50,17 +53,16 @@ class EmbeddedStore:
         self._reported = ""
 
     @classmethod
-    def open(cls, folder: Path, purge_log: Path | None = None, *, readonly: bool = False) -> "EmbeddedStore":
-        """Use the store in a directory that `files.prepare` has prepared; what was purged by `purge_log` is not stored.
+    def open(cls, folder: Path, purge_log: Path | None = None) -> "EmbeddedStore":
+        """Use the store in a directory that was prepared (`prepare`); what was purged by `purge_log` is not stored.
 
         Raises StoreError when it can't be used.
         """
-        files = StoreFiles(folder)
-        env = open_environment(files, readonly=readonly)
+        environment = Environment.acquire(StoreFiles(folder))
         try:
-            return cls(files, env, Marks.open(files.marks), PurgeLog.open(purge_log) if purge_log else None)
-        except (lmdb.Error, OSError, ValueError, PurgeLogError) as error:
-            env.close()
+            return cls(environment, PurgeLog.open(purge_log) if purge_log else None)
+        except (OSError, PurgeLogError) as error:
+            environment.release()
             raise StoreError(f"cache store {folder} can't be used: {error}") from error
 
     # Reading.
@@ -192,8 +194,22 @@ class EmbeddedStore:
     def close(self) -> None:
         """Finish what is under way, and let go."""
         self._writer.close()
-        self._env.close()
-        self._marks.close()
+        self._environment.release()
+
+    def sweep(self, rules: Sequence[Rule], stopping: threading.Event | None = None) -> bool:
+        """Take out what these purge rules are about, all that came before them having been swept: some milliseconds,
+        seconds for very many entries. False when it could not be done, or was told to stop.
+        """
+        try:
+            return Sweep(self._environment, stopping).run(rules)
+        except (Damaged, lmdb.Error, OSError) as error:
+            self._failed(error)
+            return False
+
+    @property
+    def applied_seq(self) -> int:
+        """Number of the last purge rule that has been swept."""
+        return self._marks.applied_seq
 
     # What goes wrong.
 

@@ -15,9 +15,9 @@ from queue import Empty, SimpleQueue
 import lmdb
 import structlog
 
+from edgeproxy.cache.embedded.environment import Environment
 from edgeproxy.cache.embedded.layout import Damaged
-from edgeproxy.cache.embedded.marks import Marks
-from edgeproxy.cache.embedded.tables import Change, Tables, applied
+from edgeproxy.cache.embedded.tables import Change, applied
 from edgeproxy.cache.entry import Stored
 from edgeproxy.cache.purge import Purges
 from edgeproxy.cache.purge_log import PurgeLog
@@ -95,18 +95,15 @@ class Writer:
 
     def __init__(
         self,
-        env: lmdb.Environment,
-        tables: Tables,
-        marks: Marks,
-        capacity_bytes: int,
+        environment: Environment,
         log: PurgeLog | None,
         on_error: Callable[[Exception], None],
     ) -> None:
-        self._env = env
-        self._tables = tables
-        self._marks = marks
-        self._capacity_bytes = capacity_bytes
-        self._batch_bytes = min(BATCH_BYTES, capacity_bytes // 32)
+        self._env = environment.env
+        self._tables = environment.tables
+        self._marks = environment.marks
+        self._capacity_bytes = environment.capacity_bytes
+        self._batch_bytes = min(BATCH_BYTES, self._capacity_bytes // 32)
         self._rules = Rules(log)
         self._on_error = on_error
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
