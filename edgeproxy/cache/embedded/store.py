@@ -49,6 +49,7 @@ class EmbeddedStore:
         self._heads = self._tables.heads
         self._discarding: dict[bytes, int] = {}
         self._broken = False
+        self._closed = False
         self._failures = 0
         self._reported = ""
 
@@ -193,8 +194,10 @@ class EmbeddedStore:
 
     def close(self) -> None:
         """Finish what is under way, and let go."""
-        self._writer.close()
-        self._environment.release()
+        if not self._closed:
+            self._closed = self._broken = True
+            self._writer.close()
+            self._environment.release()
 
     def sweep(self, rules: Sequence[Rule], stopping: threading.Event | None = None) -> bool:
         """Take out what these purge rules are about, all that came before them having been swept: some milliseconds,
