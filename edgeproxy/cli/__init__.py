@@ -20,6 +20,8 @@ COMMANDS = {
     "trace": "Switch tracing on or off in a running node, or show it.",
     "tail": "Follow the access log.",
     "status": "Show how a running node is.",
+    "purge": "Purge what is cached: by URL, prefix or tag, or all of it.",
+    "cache": "Show what a running node has cached.",
 }
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141

@@ -37,6 +37,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """The URL, as keyed, whose responses are asked for (Latin-1); "" for none."""
     store: bool = False
     """Whether the store is asked as well, which is the same for all workers."""
+    now_ns: int = 0
+    """The moment that ages count from: one for all who are asked, so that like answers are alike."""
 
 
 class Copy(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,8 +108,9 @@ class Cache(Protocol):
         """The rules that hold for both."""
 
 
-def answer(question: Question, cache: Cache, now_ns: int) -> Answer:
+def answer(question: Question, cache: Cache) -> Answer:
     """Look it up."""
+    now_ns = question.now_ns
     store = cache.store if question.store else None
     url = question.url.encode("latin-1", "replace")
     in_memory = (
@@ -215,7 +218,7 @@ class Inspector:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 question = msgspec.json.decode(await reader.readline(), type=Question)
-                writer.write(msgspec.json.encode(answer(question, self._cache, time.time_ns())) + b"\n")
+                writer.write(msgspec.json.encode(answer(question, self._cache)) + b"\n")
                 await writer.drain()
         except (OSError, ValueError, TimeoutError):  # whoever asked has gone, or asks what can't be understood
             pass

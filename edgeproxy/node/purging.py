@@ -35,9 +35,15 @@ _CONFIG_TRIES = 5
 
 
 class PurgeError(NodeError):
-    """What is to be purged can't be understood, or could not be purged."""
+    """What is to be purged can't be understood."""
 
     code = "purge"
+
+
+class PurgeFailedError(NodeError):
+    """The node's purge log can't be used."""
+
+    code = "purge_log"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,17 +56,25 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     soft: bool = False
 
 
+class Member(msgspec.Struct, frozen=True):
+    """A worker of a node."""
+
+    worker: int
+    """Its index."""
+    pid: int
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it."""
 
     seq: int
     """Number of the last rule in the purge log."""
     rules: int
-    """How many rules there were to it."""
-    confirmed: tuple[int, ...]
-    """Indices of the workers that act on it."""
-    late: tuple[int, ...]
-    """Indices of those that had not said so in time; the rules hold, and they will once they go on."""
+    """How many rules it took."""
+    confirmed: tuple[Member, ...]
+    """The workers that act on it."""
+    late: tuple[Member, ...]
+    """Those that had not said so in time; they act on it before they serve anything."""
 
 
 class Place(NamedTuple):
@@ -98,26 +112,34 @@ def purge(place: Place, wanted: Wanted, *, timeout_s: float = TIMEOUT_S) -> Outc
     purges = understood(place.config, wanted)
     seq = append(place.log, purges)
     confirmed, late = confirmations(place.runtime.path, seq, timeout_s)
-    return Outcome(
-        seq=seq,
-        rules=len(purges),
-        confirmed=tuple(worker.index for worker in confirmed),
-        late=tuple(worker.index for worker in late),
-    )
+    return Outcome(seq=seq, rules=len(purges), confirmed=confirmed, late=late)
 
 
 def append(path: Path, purges: Sequence[Purge]) -> int:
-    """Put rules into a purge log, on disk; the last one's number. Raises PurgeError or OSError."""
-    try:
-        with contextlib.closing(PurgeLog.open(path)) as log:
+    """Put rules into a purge log, on disk; the last one's number.
+
+    Raises PurgeError for what can be no rule, PurgeFailedError when the log can't be used, OSError when the disk fails.
+    """
+    with contextlib.closing(open_log(path)) as log:
+        try:
             return log.append_all(purges, time.time_ns())
+        except ValueError as error:
+            raise PurgeError(str(error)) from error
+        except PurgeLogError as error:
+            raise PurgeFailedError(str(error)) from error
+
+
+def open_log(path: Path) -> PurgeLog:
+    """Open a node's purge log. Raises PurgeFailedError or OSError."""
+    try:
+        return PurgeLog.open(path)
     except FileNotFoundError:
-        raise PurgeError(f"there is no purge log {path}") from None
-    except (PurgeLogError, ValueError) as error:
-        raise PurgeError(str(error)) from error
+        raise PurgeFailedError(f"there is no purge log {path}") from None
+    except PurgeLogError as error:
+        raise PurgeFailedError(str(error)) from error
 
 
-def confirmations(runtime_dir: Path, seq: int, timeout_s: float) -> tuple[list[WorkerStatus], list[WorkerStatus]]:
+def confirmations(runtime_dir: Path, seq: int, timeout_s: float) -> tuple[tuple[Member, ...], tuple[Member, ...]]:
     """Wait until the living workers act on rule `seq`; those that do, and those that do not in time. None of either
     when the node ends meanwhile.
     """
@@ -126,11 +148,15 @@ def confirmations(runtime_dir: Path, seq: int, timeout_s: float) -> tuple[list[W
         try:
             workers = living(read_status(runtime_dir, oldest=0))
         except NotRunningError:
-            return [], []
+            return (), ()
         late = [worker for worker in workers if worker.purge_seq < seq]
         if not late or time.monotonic() > deadline:
-            return [worker for worker in workers if worker.purge_seq >= seq], late
+            return _members(worker for worker in workers if worker.purge_seq >= seq), _members(late)
         time.sleep(POLL_S)
+
+
+def _members(workers: Iterable[WorkerStatus]) -> tuple[Member, ...]:
+    return tuple(Member(worker.index, worker.pid) for worker in workers)
 
 
 def living(status: Status) -> list[WorkerStatus]:
