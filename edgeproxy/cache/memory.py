@@ -94,15 +94,6 @@ class HotMemory:
         queue.push(entry, size)
         return True
 
-    def replace(self, old: Entry, new: Entry) -> bool:
-        """Put a freshened entry in place of `old`; False, and nothing done, if that is no longer what is stored."""
-        if self._find(old) is not old:
-            return False
-        visited = old.visited
-        kept = self.put(new)
-        new.visited = visited
-        return kept
-
     def vary_of(self, key: bytes) -> tuple[bytes, ...]:
         """The request fields that select among the responses stored for a primary key; none where nothing varies."""
         varying = self._varying.get(key)

@@ -71,34 +71,17 @@ def test_what_is_just_half_of_it_is_kept() -> None:
     assert not HotMemory(2 * half.size_bytes - 1).put(half)
 
 
-# --- replacing by what was freshened
-
-
-def test_a_freshened_entry_takes_the_place_of_its_predecessor_with_its_mark() -> None:
-    hot = memory(64)
-    put(hot, "a", "b")
-    for name in "ab":
-        old = hot.get(key(name), NO_FIELDS)
-        assert old
-        old.visited = name == "a"
-        new = old.with_stored(old.stored)
-        assert hot.replace(old, new)
-        assert hot.entries_of(key(name)) == [new]
-        assert new.visited is (name == "a")
-
-
 @pytest.mark.parametrize("vary", [(), (b"v",)], ids=["plain", "varying"])
-def test_what_is_no_longer_stored_is_not_replaced(vary: tuple[bytes, ...]) -> None:
+def test_one_response_is_forgotten_only_while_it_is_the_one_stored(vary: tuple[bytes, ...]) -> None:
     hot = memory(64)
-    old = entry(vary=vary)
-    hot.put(old)
-    hot.discard(key("a"))
-    assert not hot.replace(old, old.with_stored(old.stored))
-    assert len(hot) == 0
-    newer = entry(vary=vary)
-    hot.put(newer)
-    assert not hot.replace(old, old.with_stored(old.stored))
+    older, newer = entry(vary=vary), entry(vary=vary)
+    for each in (older, newer):
+        hot.put(each)
+    hot.remove(older)
     assert hot.get(key("a"), NO_FIELDS) is newer
+    hot.remove(newer)
+    hot.remove(newer)
+    assert (len(hot), hot.size_bytes) == (0, 0)
 
 
 # --- SIEVE
@@ -280,6 +263,15 @@ def test_a_newer_response_takes_the_place_of_the_same_variant_only() -> None:
     hot.put(newer)
     assert hot.get(key("a"), {b"accept": b"x"}) is newer
     assert hot.get(key("a"), {b"accept": b"y"}) is older[1]
+
+
+def test_the_fields_that_select_are_told_while_anything_is_stored_that_varies() -> None:
+    hot = memory(64)
+    assert hot.vary_of(key("a")) == ()
+    hot.put(entry(vary=(b"accept", b"cookie")))
+    assert hot.vary_of(key("a")) == (b"accept", b"cookie")
+    hot.put(entry())
+    assert hot.vary_of(key("a")) == ()
 
 
 def test_an_absent_field_is_not_an_empty_one() -> None:
