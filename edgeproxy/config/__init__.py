@@ -1,5 +1,6 @@
 """The node's configuration: a TOML file, the environment and the environment file, checked and typed."""
 
+from edgeproxy.config.caching import Cache, RouteCache
 from edgeproxy.config.checks import split_address
 from edgeproxy.config.effective import effective
 from edgeproxy.config.env_file import env_file_path, read_env_file, set_env_value
@@ -8,7 +9,6 @@ from edgeproxy.config.errors import ConfigError, EnvFileError, Problem, Settings
 from edgeproxy.config.load import load
 from edgeproxy.config.model import (
     Admin,
-    Cache,
     Config,
     Limits,
     Listen,
@@ -16,11 +16,10 @@ from edgeproxy.config.model import (
     Node,
     Origin,
     Route,
-    RouteCache,
-    SamplerWord,
     Tracing,
 )
 from edgeproxy.config.toml import toml_value
+from edgeproxy.config.types import SamplerWord
 
 __all__ = [
     "Admin",

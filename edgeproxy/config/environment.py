@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from edgeproxy.config import checks
 from edgeproxy.config.errors import ConfigError, Problem, shown
-from edgeproxy.config.model import Config, SamplerWord, Tracing
+from edgeproxy.config.model import Config, Tracing
+from edgeproxy.config.types import SamplerWord
 
 _NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")

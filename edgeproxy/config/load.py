@@ -1,7 +1,7 @@
 """From a TOML file and the environment to a Config, or to everything that is wrong with them.
 
-May know: the file, the tables of `model`, the variables that win over them. Must not: know what a key means, save where
-one speaks of another (a route names an origin). The tracing toggle is not settled here but in
+May know: the file, the tables of `model`, the variables that win over them. Must not: know what a key means; what keys
+have to do with each other is in `relations`. The tracing toggle is not settled here but in
 `environment.effective_tracing`, because it may change while the node runs.
 """
 
@@ -18,6 +18,7 @@ from msgspec import Struct
 from edgeproxy.config.environment import described_by
 from edgeproxy.config.errors import ConfigError, Problem, ProblemCode, shown
 from edgeproxy.config.model import Config
+from edgeproxy.config.relations import contradictions
 from edgeproxy.config.schema import Key, keys_of
 from edgeproxy.config.toml import toml_key, toml_value
 
@@ -87,7 +88,8 @@ class _Check:
 
     def whole(self, tables: dict[str, Any]) -> list[Problem]:
         self._table("", tables, Config)
-        self._origins_and_routes(_tables(tables, "origin"), _tables(tables, "route"))
+        for code, where, value, reason in contradictions(tables):
+            self._note(code, where, value, reason)
         return self._problems
 
     def _note(self, code: ProblemCode, where: str, value: object, reason: str) -> None:
@@ -150,47 +152,6 @@ class _Check:
             else:
                 self._note("value", _join(where, name), value, f"unknown key; expected {names.expected}")
 
-    def _route_cache(self, where: str, cache: dict[str, Any]) -> None:
-        """What contradicts itself: settings of which one would leave the other nothing to do."""
-        given = [
-            name for name in ("query_allow", "query_deny", "query_sort") if cache.get(name) not in (None, [], False)
-        ]
-        if cache.get("query") == "none":
-            for name in given:
-                reason = f'expected {name} only where query is "all": without a query there is nothing for it to do'
-                self._note("value", _join(where, name), cache[name], reason)
-        elif {"query_allow", "query_deny"} <= {*given}:
-            reason = "expected query_allow or query_deny, not both: what is not allowed is denied already"
-            self._note("value", _join(where, "query_deny"), cache["query_deny"], reason)
-        least, most = (_number(cache.get(name)) for name in ("ttl_min", "ttl_max"))
-        if least is not None and most is not None and least > most:
-            reason = f"expected at most ttl_max, which is {toml_value(most)}"
-            self._note("value", _join(where, "ttl_min"), least, reason)
-
-    def _origins_and_routes(self, origins: dict[int, dict[str, Any]], routes: dict[int, dict[str, Any]]) -> None:
-        if not origins:
-            self._note("missing", "origin", None, "missing: expected at least one [[origin]] with its name and urls")
-        if len(origins) > 1 and not routes:
-            self._note("missing", "route", None, "missing: with several origins, expected at least one [[route]]")
-        first: dict[str, int] = {}
-        for index, origin in origins.items():
-            name = origin.get("name")
-            if isinstance(name, str) and first.setdefault(name, index) != index:
-                taken = f"expected a name of its own: origin[{first[name]}] has this one"
-                self._note("value", f"origin[{index}].name", name, taken)
-        for index, route in routes.items():
-            if isinstance(cache := route.get("cache"), dict):
-                self._route_cache(f"route[{index}].cache", cache)
-        if not first:
-            return
-        names = " or ".join(map(toml_value, first))
-        for index, route in routes.items():
-            where, name = f"route[{index}].origin", route.get("origin", "")
-            if name == "" and len(origins) > 1:
-                self._note("missing", where, None, f"missing: with several origins, expected {names}")
-            elif name and isinstance(name, str) and name not in first:
-                self._note("value", where, name, f"there is no such origin; expected {names}")
-
 
 def _fits(value: object, key: Key) -> bool:
     """Whether the value has the key's type, is in its range and passes its check."""
@@ -201,10 +162,6 @@ def _fits(value: object, key: Key) -> bool:
     return key.check is None or (key.may_be_empty and value == "") or key.check(value)
 
 
-def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
 def _join(where: str, name: str) -> str:
     return f"{where}.{toml_key(name)}" if where else toml_key(name)
 
@@ -212,10 +169,3 @@ def _join(where: str, name: str) -> str:
 def _title(where: str) -> str:
     """A table as its heading has it; one in a list, or within such a one, by where it is."""
     return where if "[" in where else f"[{where}]"
-
-
-def _tables(tables: dict[str, Any], name: str) -> dict[int, dict[str, Any]]:
-    """The tables of a list by index, as far as it has any: what else stands there has been noted already."""
-    value = tables.get(name)
-    items = value if isinstance(value, list) else []
-    return {index: item for index, item in enumerate(items) if isinstance(item, dict)}

@@ -19,7 +19,7 @@ from edgeproxy.config.toml import toml_value
 
 _COLUMNS = 100
 _BINARY_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-_MADE = "Made by `make reference` from edgeproxy/config/model.py: change that, not this."
+_MADE = "Made by `make reference` from the types in edgeproxy/config: change those, not this."
 
 _TOML_OPENING = f"""\
 edgeproxy's configuration: every key there is, with its default; origin and route are an example.
