@@ -56,20 +56,18 @@ class Arrivals:
         pipeline = self._pipeline
         pipeline.stage(exchange, Stage.FIRST_BYTE)
         exchange.status = exchange.origin_status = status
-        flight = fetch.flight
-        if flight is None:
+        if not fetch.is_cacheable:
             self._invalidate(exchange, status, names)
             self._update_from_head(exchange, status, lines, names, fetch.request_ns)
             self._start(fetch, status, reason, forwarding.response_lines(lines, names, self._withheld), names)
             return
-        stale = flight.stale
-        if stale is not None and status == 304:
+        flight = fetch.flight
+        stale = None if flight is None else flight.stale
+        if flight is None or stale is None:
+            self._filled(fetch, flight, status, reason, lines, names)
+        elif status == 304:
             self._validated(fetch, flight, stale, lines, names)
-        elif (
-            stale is not None
-            and policy.is_error(status)
-            and policy.stale_on_error(stale.stored, exchange.names, time.time_ns())
-        ):
+        elif policy.is_error(status) and policy.stale_on_error(stale.stored, exchange.names, time.time_ns()):
             self._stale_instead(flight, stale)
             fetch.cancel(None)
         else:
@@ -209,7 +207,7 @@ class Arrivals:
                 pipeline.departures.again(exchange)
 
     def _filled(
-        self, fetch: "Fetch", flight: Flight, status: int, reason: bytes, lines: FieldLines, names: Names
+        self, fetch: "Fetch", flight: Flight | None, status: int, reason: bytes, lines: FieldLines, names: Names
     ) -> None:
         """A whole response: it fills the cache, or it is its owner's alone."""
         exchange = fetch.exchange
@@ -225,16 +223,16 @@ class Arrivals:
             exchange.detail = "too-large" if too_large else storing.verdict.value
             if too_large or not (storing.verdict.of_request or status in _OF_REQUEST):
                 self._remember(exchange, exchange.detail, status)
-            if flight.stale is not None and not policy.is_error(status):
-                pipeline.cache.drop(flight.stale)
-            waiting = flight.released()
-            fetch.flight = None
-            exchange.flight = None
-            pipeline.departures.landed(flight)
+            waiting = [] if flight is None else self._shared_nothing(fetch, flight, status)
             self._start(fetch, status, reason, kept, names)
             for one in waiting:
                 pipeline.departures.go_alone(one)
             return
+        if flight is None:
+            flight = pipeline.departures.solo(fetch)
+            is_stripped = False
+        else:
+            is_stripped = True
         stored = response.stored(exchange, fetch, status, reason, kept, names, storing, now_ns)
         exchange.is_stored = True
         flight.filling = Filling(stored, rules.max_object_bytes)
@@ -243,7 +241,7 @@ class Arrivals:
         pipeline.departures.streams(flight)
         exchange.position = 0
         flight.readers.append(exchange)
-        if fetch.is_stripped and is_unchanged(exchange, stored):
+        if is_stripped and is_unchanged(exchange, stored):
             pipeline.departures.mute(exchange, stored)
         else:
             self._start(fetch, status, reason, kept, names)
@@ -253,12 +251,24 @@ class Arrivals:
             else:
                 pipeline.departures.again(one)
 
+    def _shared_nothing(self, fetch: "Fetch", flight: Flight, status: int) -> list[Exchange]:
+        """A flight's response is not stored, so it is its owner's alone; the others, who go on their own."""
+        pipeline = self._pipeline
+        if flight.stale is not None and not policy.is_error(status):
+            pipeline.cache.drop(flight.stale)
+        fetch.flight = fetch.exchange.flight = None
+        pipeline.departures.landed(flight)
+        return flight.released()
+
     def _remember(self, exchange: Exchange, why: str, status: int) -> None:
         """Note that responses to this key are not stored, so that nobody waits for one (Varnish: hit-for-miss)."""
         lifetime_ns = min(self._uncacheable_ns, ERROR_UNCACHEABLE_NS) if status >= 500 else self._uncacheable_ns
         if lifetime_ns <= 0:
             return
         now_ns = time.time_ns()
+        known = self._pipeline.cache.get(exchange.cache_key, exchange.names)
+        if known is not None and known.stored.uncacheable and known.stored.fresh_until_ns - now_ns > lifetime_ns // 2:
+            return
         marker = response.uncacheable(exchange, why, now_ns, now_ns + lifetime_ns, self._pipeline.purge_seq)
         self._pipeline.cache.put(marker)
 

@@ -46,12 +46,12 @@ class Departures:
         """Forward the request as it came, and nothing of the response is stored."""
         exchange.cache = word
         exchange.forward_reason = reason
-        self._fetch(exchange, None, is_stripped=False)
+        self._fetch(exchange, None, is_cacheable=False)
 
     def go_alone(self, exchange: Exchange) -> None:
         """Forward the request as it came; the response may be stored, but nobody waits for it."""
         exchange.cache = "MISS" if exchange.entry is None else "EXPIRED"
-        self._fetch(exchange, Flight(self, exchange.cache_key, None), is_stripped=False)
+        self._fetch(exchange, None, is_cacheable=True)
 
     def again(self, exchange: Exchange) -> None:
         """What a request waited for is not for it: look for the right one."""
@@ -62,7 +62,7 @@ class Departures:
         exchange.cache = word
         exchange.forward_reason = reason
         if exchange.method == b"HEAD":
-            self._fetch(exchange, None, is_stripped=False)
+            self._fetch(exchange, None, is_cacheable=False)
             return
         key = self._flight_key(exchange)
         flight = self._flights.get(key)
@@ -106,11 +106,11 @@ class Departures:
         """Fetch for a flight; the request owns the fetch."""
         flight.phase = Phase.AWAITING
         exchange.flight = flight
-        self._fetch(exchange, flight, is_stripped=True)
+        self._fetch(exchange, flight, is_cacheable=True)
 
-    def _fetch(self, exchange: Exchange, flight: Flight | None, *, is_stripped: bool) -> None:
+    def _fetch(self, exchange: Exchange, flight: Flight | None, *, is_cacheable: bool) -> None:
         pool = self._pools[exchange.plan.route.origin]
-        exchange.fetch = fetch = Fetch(self.pipeline, exchange, pool, flight, is_stripped=is_stripped)
+        exchange.fetch = fetch = Fetch(self.pipeline, exchange, pool, flight, is_cacheable=is_cacheable)
         if flight is not None:
             flight.fetch = fetch
             exchange.flight = flight
@@ -163,6 +163,13 @@ class Departures:
             return
         self.background.add(exchange)
         self.miss(exchange, entry, "EXPIRED", "stale")
+
+    def solo(self, fetch: Fetch) -> Flight:
+        """A flight for a fetch that nobody waits for, its response turning out to be one that is stored."""
+        exchange = fetch.exchange
+        flight = fetch.flight = exchange.flight = Flight(self, exchange.cache_key, None)
+        flight.fetch = fetch
+        return flight
 
     # --- a flight's calls
 

@@ -57,15 +57,15 @@ class Fetch:
         pool: OriginPool,
         flight: "Flight | None" = None,
         *,
-        is_stripped: bool = False,
+        is_cacheable: bool = False,
     ) -> None:
-        """Prepare; `start` goes. With a flight the response is wanted for the cache; `is_stripped` asks for all of it,
-        whatever the client's conditions and ranges are.
+        """Prepare; `start` goes. `is_cacheable` says that the response may be stored; with a flight all of it is asked
+        for, whatever the client's conditions and ranges are.
         """
         self.pipeline = pipeline
         self.arrivals = pipeline.arrivals
         self.flight = flight
-        self.is_stripped = is_stripped
+        self.is_cacheable = is_cacheable
         self.exchange = exchange
         self.pool = pool
         self.phase = Phase.WAITING
@@ -85,15 +85,15 @@ class Fetch:
         self._body_sent = False
         self._timer: asyncio.TimerHandle | None = None
         plan = exchange.plan
-        self.sent_target = plan.sent_target if flight is not None else exchange.target
+        self.sent_target = plan.sent_target if is_cacheable else exchange.target
         stale = None if flight is None else flight.stale
-        sent_host = plan.sent_host if flight is not None else b""
+        sent_host = plan.sent_host if is_cacheable else b""
         self._head, self._fields = forwarding.request_head(
             exchange,
             pool.origin.host.encode() or sent_host,
             pipeline.tracing,
             self.sent_target,
-            is_stripped=is_stripped,
+            is_stripped=flight is not None,
             forwarded_host=sent_host,
             validators=b"" if stale is None else conditional.validators(stale.stored),
         )
