@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeproxy.cli.common import config_option, find_node, plain_errors, runtime_dir_option
+from edgeproxy.cli.purge import plain_purge_errors
 from edgeproxy.node import cached
 from edgeproxy.node.cached import CacheStats, Kept, Shown
 from edgeproxy.node.inspect import Copy
@@ -45,7 +46,7 @@ def stats(as_json: bool, config_path: Path | None, runtime_dir: Path | None) -> 
 @runtime_dir_option
 def show(url: str, as_json: bool, config_path: Path | None, runtime_dir: Path | None) -> None:
     """Show what is stored for a URL: each variant, how fresh it is, where it lies and who fetched it."""
-    with plain_errors():
+    with plain_errors(), plain_purge_errors():
         seen = cached.show(running(find_node(config_path, runtime_dir).path), url)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(seen), indent=2))
@@ -105,26 +106,22 @@ def _print_shown(seen: Shown, console: Console) -> None:
 
 def _print_kept(kept: Kept, console: Console) -> None:
     copy = kept.copy
-    line = Text.assemble((copy.state, _STATE_STYLES[copy.state]), _plain(f" {_head(copy)}"))
-    console.print(line, soft_wrap=True)
     vary = "; ".join(f"{name}: {'(none)' if value is None else value}" for name, value in copy.vary.items())
-    validators = {"ETag": copy.etag, "Last-Modified": copy.last_modified}
-    rows = {
-        "key": copy.key,
-        "variant": vary,
-        "freshness": _freshness(copy),
-        "validators": ", ".join(f"{name} {value}" for name, value in validators.items() if value is not None),
-        "tags": " ".join(copy.tags),
-        "lies in": ", ".join(kept.tiers),
-        "filled by": f"trace {_trace_id(copy.filled_by)}, from {copy.origin}, at {copy.stored}",
-    }
-    _print_rows({name: value for name, value in rows.items() if value}, console)
-
-
-def _head(copy: Copy) -> str:
+    rows = {"key": copy.key, "variant": vary}
     if copy.why:
-        return f"because {copy.why}"
-    return f"status {copy.status}, {copy.size_bytes} bytes, age {copy.age_s:.1f} s"
+        head = f"because of {copy.why}, remembered for {max(copy.fresh_s, 0):.1f} s"
+    else:
+        head = f"status {copy.status}, {copy.size_bytes} bytes, age {copy.age_s:.1f} s"
+        validators = {"ETag": copy.etag, "Last-Modified": copy.last_modified}
+        rows |= {
+            "freshness": _freshness(copy),
+            "validators": ", ".join(f"{name} {value}" for name, value in validators.items() if value is not None),
+            "tags": " ".join(copy.tags),
+            "filled by": f"trace {_trace_id(copy.filled_by)}, from {copy.origin}, at {copy.stored}",
+        }
+    rows["lies in"] = ", ".join(kept.tiers)
+    console.print(Text.assemble((copy.state, _STATE_STYLES[copy.state]), _plain(f" {head}")), soft_wrap=True)
+    _print_rows({name: value for name, value in rows.items() if value}, console)
 
 
 def _freshness(copy: Copy) -> str:

@@ -4,15 +4,17 @@ Puts rules into the node's purge log and returns once every worker has confirmed
 what the store has kept, from the next start on.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from edgeproxy.cli.common import config_option, fail, find_node, plain_errors, runtime_dir_option
+from edgeproxy.cli.common import MISCONFIGURED, config_option, fail, find_node, plain_errors, runtime_dir_option
 from edgeproxy.config import Config
 from edgeproxy.node import NotRunningError, RuntimeDir
-from edgeproxy.node.purging import TIMEOUT_S, Outcome, Wanted, append, running, understood
+from edgeproxy.node.purging import TIMEOUT_S, Outcome, PurgeError, Wanted, append, running, understood
 from edgeproxy.node.purging import purge as purge_node
 from edgeproxy.node.source import Source
 from edgeproxy.node.storage import storage_paths
@@ -48,7 +50,7 @@ def purge(
     if not (urls or prefixes or tags or everything):
         raise click.UsageError("nothing to purge: name URLs, --prefix, --tag or --all")
     wanted = Wanted(urls=urls, prefixes=prefixes, tags=tags, all=everything, soft=soft)
-    with plain_errors():
+    with plain_errors(), plain_purge_errors():
         runtime = find_node(config_path, runtime_dir)
         try:
             place = running(runtime.path)
@@ -56,6 +58,15 @@ def purge(
             _purge_stopped(config_path, runtime, wanted, error)
             return
         _report(purge_node(place, wanted, timeout_s=timeout_s), wanted, timeout_s)
+
+
+@contextlib.contextmanager
+def plain_purge_errors() -> Iterator[None]:
+    """Turn what can't be understood of a command line into a message and its exit code."""
+    try:
+        yield
+    except PurgeError as error:
+        fail(str(error), MISCONFIGURED)
 
 
 def _purge_stopped(config_path: Path | None, runtime: RuntimeDir, wanted: Wanted, error: NotRunningError) -> None:

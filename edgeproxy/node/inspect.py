@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from edgeproxy.cache.entry import Entry, Stored
 from edgeproxy.cache.purge import Purges
@@ -28,6 +29,8 @@ MAX_COPIES = 1000
 _LINE_BYTES = 256 * 1024
 """The longest question: a URL, as JSON."""
 _SECOND_NS = 1_000_000_000
+
+_log = structlog.get_logger()
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +185,7 @@ def _seconds(nanoseconds: int) -> float:
 
 
 class Inspector:
-    """A worker's socket: `async with`, in the worker's loop."""
+    """A worker's socket, served by the worker's loop."""
 
     def __init__(self, runtime_dir: Path, index: int, cache: Cache) -> None:
         """Say where to listen and what to look at; nothing is opened yet."""
@@ -192,8 +195,11 @@ class Inspector:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen, in place of a worker of this index before this one. Raises OSError."""
-        self._server = await asyncio.start_unix_server(self._serve, sock=self._bound(), limit=_LINE_BYTES)
+        """Listen, in place of a worker of this index before this one. A worker that can't still serves, and says so."""
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, sock=self._bound(), limit=_LINE_BYTES)
+        except OSError as error:
+            _log.error("worker can't be asked what it has cached", socket=self._name, error=error.strerror)
 
     def close(self) -> None:
         """Answer no more. The socket's name may be another worker's by now, so it stays."""

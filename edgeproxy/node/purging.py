@@ -27,7 +27,9 @@ TIMEOUT_S = 5.0
 POLL_S = 0.01
 SCHEME = b"http"
 """The scheme that responses are keyed by: the one in which requests arrive. To a purge, https is the same."""
-_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@\s]+)(?P<target>[^#]*)(?:#.*)?", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<authority>[^/?#@\s]+)(?P<target>(?:[/?][^#]*)?)(?:#.*)?", re.IGNORECASE | re.DOTALL
+)
 _AUTHORITY = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(?P<port>:[0-9]*)?", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
