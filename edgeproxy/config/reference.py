@@ -55,6 +55,52 @@ A changed file takes effect on reload (SIGHUP, `systemctl reload edgeproxy`): ne
 finish what they have in hand. If it is not valid, nothing changes and the node says so.
 """
 
+_PAGE_CACHE = """\
+## How long a response is fresh
+
+The first of these that there is, decides:
+
+1. the route's `ttl`;
+2. what the origin says: `Edgeproxy-Cache-Control`, `CDN-Cache-Control` (RFC 9213), then `s-maxage`, `max-age` and
+   `Expires`, within `ttl_min` and `ttl_max`;
+3. the route's `status_ttl` for the response's status, `"404"` before `"4xx"`;
+4. the route's `default_ttl`;
+5. with `heuristic`, a tenth of the time since `Last-Modified`.
+
+What may not be stored at all (`no-store`, `private` and the rest of RFC 9111) is not stored for any of them.
+
+## Keys
+
+Requests with the same key share stored responses. A key is made of the host, path and query, of the values of
+`key_headers` and `key_cookies`, and of the fields that the response's `Vary` names. For a route with
+
+```toml
+[route.cache]
+query_deny = ["utm_*", "fbclid"]
+query_sort = true
+```
+
+| what a client asks for | the key, and what the origin is asked for |
+| --- | --- |
+| `/p?utm_source=mail&b=1&a=2` | `/p?a=2&b=1` |
+| `/p?fbclid=x` | `/p` |
+| `/p?a=2&a=1` | `/p?a=2&a=1` |
+| `/p?a&a=` | `/p?a&a=` |
+| `/p?` | `/p?` |
+| `/p?utm%5Fsource=mail` | `/p?utm%5Fsource=mail` |
+| `/a%2Fb//c/../d` | `/a%2Fb//c/../d` |
+
+- Nothing is decoded and no path is tidied up: what may be two resources has two keys.
+- What the key leaves out of a query or host is left out of the request to the origin as well, so that nobody can have a
+  response stored that is an answer to something else. All cookies and header fields are sent on as they came: an origin
+  that answers by one of them says so with `Vary`, or the route names it.
+- Parameters of one name keep their order, also where names are sorted. An empty value, a missing one and a missing
+  parameter are three things; so are they for headers and cookies.
+- A cookie or header field counts as a keyed one, and meets a condition of `bypass`, wherever an origin may take it for
+  that one: `X_Lang` for `X-Lang`, `%6Cang` for `lang`, what a comma or an open quote in a Cookie field may hide.
+- A request that meets a condition of `bypass` goes to the origin as it came.
+"""
+
 _PAGE_ENVIRONMENT = """\
 ## Environment
 
@@ -100,7 +146,7 @@ def page() -> str:
         rows = ["| key | default | allowed | what it is |", "| --- | --- | --- | --- |", *_page_rows(key.table)]
         parts += [f"{heading}\n", f"{_about(key)}\n", _lines(rows)]
     rows = ["| variable | live | allowed | what it does |", "| --- | --- | --- | --- |", *_variable_rows()]
-    parts += [_PAGE_ENVIRONMENT, _lines(rows), _PAGE_ENV_FILE]
+    parts += [_PAGE_CACHE, _PAGE_ENVIRONMENT, _lines(rows), _PAGE_ENV_FILE]
     return "\n".join(parts)
 
 

@@ -113,7 +113,7 @@ def _keyed(index: int, route: Table) -> _Keyed | None:
     if not all(isinstance(text, str) for text in texts):
         return None
     path, host, origin, key_host = map(str, texts)
-    return _Keyed(index, path, host, origin, "" if key_host in {"host", "normalized"} else key_host)
+    return _Keyed(index, path, _name(host), origin, "" if key_host in {"host", "normalized"} else key_host)
 
 
 def _share_keys(earlier: _Keyed, later: _Keyed) -> bool:
@@ -132,9 +132,9 @@ def _share_keys(earlier: _Keyed, later: _Keyed) -> bool:
 
 
 def _name(host: str) -> str:
-    """A host without its port."""
+    """A host as routes know it: without its port and a dot at its end."""
     name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host
+    return (name if colon and port.isdigit() else host).removesuffix(".")
 
 
 def _covers(pattern: str, host: str) -> bool:

@@ -323,6 +323,7 @@ SHARED = {  # routes as (path, host, origin, key_host), and the one that is at f
     "another origin has hosts of that name": ([("/*", "*.test", "api", "host"), ("/*", "", "app", WWW)], 1),
     "another origin has some paths of that host": ([("/api/*", WWW, "api", "host"), ("/*", "", "app", WWW)], 1),
     "another origin puts that host in, too": ([("/*", "a.test", "app", WWW), ("/*", "b.test", "api", WWW)], 0),
+    "with a dot at its end": ([("/*", "www.test.", "api", "host"), ("/*", "", "app", WWW)], 1),
     "with a port": ([("/*", WWW, "api", "host"), ("/*", "", "app", f"{WWW}:81")], 1),
     "a normalized host": ([("/*", WWW, "api", "normalized"), ("/*", "", "app", WWW)], 1),
     "the same origin": ([("/*", "a.test", "app", WWW), ("/*", WWW, "app", "host")], None),

@@ -10,6 +10,7 @@ from edgeproxy.config import Config, ConfigError, EnvFileError, Origin, Route, R
 from edgeproxy.config.environment import VARIABLES
 from edgeproxy.config.reference import main, page, toml_reference
 from edgeproxy.config.schema import Key, keys_of
+from edgeproxy.proxy.routing import Routes
 
 ROOT = Path(__file__).parents[2]
 TABLES = {name: key.table for name, key in keys_of(Config).items() if key.table is not None}
@@ -121,3 +122,15 @@ def test_the_least_configuration_on_the_page_works(tmp_path: Path) -> None:
     path = tmp_path / "edgeproxy.toml"
     path.write_text(page().split("```toml\n")[1].split("```")[0], encoding="utf-8")
     assert load(path, {}).origin == [Origin(name="app", urls=["http://127.0.0.1:8000"])]
+
+
+def test_the_keys_on_the_page_are_what_the_route_on_it_makes(tmp_path: Path) -> None:
+    text = page().partition("\n## Keys\n")[2].partition("\n## ")[0]
+    path = tmp_path / "edgeproxy.toml"
+    cache = text.split("```toml\n")[1].split("```")[0]
+    path.write_text(f'[[origin]]\nname = "a"\nurls = ["http://a"]\n[[route]]\nmatch = "/*"\n{cache}', encoding="utf-8")
+    target = Routes(load(path, {})).find(b"a.test", b"/")
+    assert target is not None
+    rows = re.findall(r"^\| `(/.*?)` \| `(/.*?)` \|$", text, re.MULTILINE)
+    assert len(rows) == 7
+    assert {asked: target.key.target(asked.encode()).decode() for asked, _ in rows} == dict(rows)
