@@ -72,6 +72,7 @@ class Entry:
         "_head_304",
         "body",
         "born_ns",
+        "etag",
         "filled_by",
         "fresh_until_ns",
         "head",
@@ -101,6 +102,8 @@ class Entry:
         self.born_ns = stored.born_ns
         self.fresh_until_ns = 0 if stored.uncacheable else stored.fresh_until_ns
         """As in `stored`, but 0 for what is no response: a look-up then needs no second question."""
+        self.etag = stored.etag if stored.status == 200 else None
+        """What If-None-Match is held against: conditions are for a 200 (RFC 9111 §4.3.2)."""
         self.filled_by = stored.filled_by
         self.purge_seq = stored.purge_seq
         self.head = self._rendered()

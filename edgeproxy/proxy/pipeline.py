@@ -61,6 +61,8 @@ _SELECTIVE = frozenset(
     }
 )
 """Request fields that make a lookup more than a lookup; without them a fresh entry is the answer."""
+_OTHERS = _SELECTIVE - {b"if-none-match", b"if-modified-since"}
+"""Those that leave a question where If-None-Match names the entry; If-Modified-Since does not count then."""
 
 
 class Pipeline:
@@ -138,16 +140,24 @@ class Pipeline:
         method = exchange.method
         if method == b"GET" or method == b"HEAD":  # noqa: PLR1714 a tuple of two costs more than both comparisons
             if plan.is_simple:
-                entry = self._memory.get(plan.key, exchange.names)
+                names = exchange.names
+                entry = self._memory.get(plan.key, names)
                 if (
                     entry is not None
                     and exchange.now_ns < entry.fresh_until_ns
                     and entry.purge_seq == self._purges.seq
                     and not exchange.has_body
-                    and _SELECTIVE.isdisjoint(exchange.names)
                 ):
-                    self._hit(exchange, entry)
-                    return
+                    if _SELECTIVE.isdisjoint(names):
+                        self._hit(exchange, entry, entry.status, entry.head, entry.body if method == b"GET" else b"")
+                        return
+                    if (
+                        entry.etag is not None
+                        and names.get(b"if-none-match") == entry.etag
+                        and _OTHERS.isdisjoint(names)
+                    ):
+                        self._hit(exchange, entry, 304, entry.head_304, b"")
+                        return
             self._look_up(exchange)
         elif method == b"TRACE":
             self.refuse(exchange, TRACE_REFUSED)
@@ -156,16 +166,13 @@ class Pipeline:
         else:
             self.departures.pass_on(exchange, "BYPASS", "method")
 
-    def _hit(self, exchange: Exchange, entry: Entry) -> None:
+    def _hit(self, exchange: Exchange, entry: Entry, status: int, head: str, body: bytes) -> None:
         age = exchange.cache_age = (exchange.now_ns - entry.born_ns) // 1_000_000_000
         exchange.filled_by = entry.filled_by
-        exchange.status = entry.status
-        body = entry.body if exchange.method != b"HEAD" else b""
+        exchange.status = status
         elapsed_s = time.monotonic() - exchange.started
         elapsed_ms = f"{elapsed_s * 1e3:.3f}"
-        exchange.client.answer(
-            exchange, f"{entry.head}Age: {age}\r\n{self.decorator.hit(exchange, entry, elapsed_ms)}", body
-        )
+        exchange.client.answer(exchange, f"{head}Age: {age}\r\n{self.decorator.hit(exchange, entry, elapsed_ms)}", body)
         self.accounts.hit(exchange, len(body), elapsed_s, elapsed_ms)
 
     # --- what is stored for it, and whether that will do
@@ -180,7 +187,7 @@ class Pipeline:
             or exchange.has_body
             or exchange.method not in route.rules.methods
             or conditional.must_forward(names)
-            or any(condition.met(names, exchange.target) for condition in route.bypass)
+            or (route.bypass and any(condition.met(names, exchange.target) for condition in route.bypass))
         ):
             self.departures.pass_on(exchange, "BYPASS", "bypass")
             return

@@ -188,6 +188,8 @@ class Decorator:
             and tracing.server_timing
             and not cache.status_key
         )
+        words = ("MISS", "EXPIRED", "BYPASS", "COLLAPSED", "STALE", "REVALIDATED", "HIT")
+        self._as = {word: f"{self._short}{word}\r\n{self._cache}" if self._short else self._cache for word in words}
         self._hit = f"{self._short}HIT\r\n{self._cache}; hit; ttl=" if self._short else f"{self._cache}; hit; ttl="
 
     def hit(self, exchange: Exchange, entry: Entry, elapsed_ms: str) -> str:
@@ -221,6 +223,16 @@ class Decorator:
     def fetched(self, exchange: Exchange, elapsed_s: float) -> str:
         """For a response from the origin."""
         origin_s = _origin_s(exchange)
+        if self._with_all:
+            # As for a hit; in pieces it is 2 µs more.
+            trace = exchange.trace
+            return (
+                f"{self._as[exchange.cache or 'MISS']}; fwd={exchange.forward_reason}"
+                f"; fwd-status={exchange.origin_status}{'; stored' if exchange.is_stored else ''}"
+                f"{f'; detail={exchange.detail}' if exchange.detail else ''}\r\nX-Trace-Id: {trace.trace_id}\r\n"
+                f"traceresponse: 00-{trace.trace_id}-{trace.span_id}-{_FLAGS[trace.flags]}\r\n"
+                f"Server-Timing: edge;dur={(elapsed_s - origin_s) * 1e3:.3f}, origin;dur={origin_s * 1e3:.3f}\r\n"
+            )
         parameters = f"; fwd={exchange.forward_reason}; fwd-status={exchange.origin_status}"
         if exchange.is_stored:
             parameters += "; stored"
