@@ -6,7 +6,7 @@ import re
 
 from edgeproxy.cache.dates import REFERENCE_NS, http_date_ns
 from edgeproxy.cache.directives import SECOND_NS, Fields
-from edgeproxy.cache.entry import Stored
+from edgeproxy.cache.stored import Stored
 
 _ENTITY_TAGS = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _ENTITY_TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')

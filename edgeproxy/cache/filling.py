@@ -1,6 +1,7 @@
 """A response that is being stored while it streams to those who asked for it. No I/O."""
 
-from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.stored import Stored
 
 
 class Filling:

@@ -13,10 +13,10 @@ import msgspec
 
 from edgeproxy.cache import poisoning
 from edgeproxy.cache.directives import SECOND_NS, Asked, Control, Fields, asked_by, control_of, field_names
-from edgeproxy.cache.entry import Stored
 from edgeproxy.cache.freshness import HEURISTIC, Terms, initial_age_ns, lifetime, terms_of
 from edgeproxy.cache.invalidation import invalidated
 from edgeproxy.cache.rules import Rules, SetCookie
+from edgeproxy.cache.stored import Stored
 from edgeproxy.cache.updates import (
     HeadUpdate,
     answers_for,

@@ -12,7 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.stored import Stored
 
 Found = Callable[[Entry | None], None]
 

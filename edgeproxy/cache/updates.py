@@ -7,8 +7,8 @@ import msgspec
 
 from edgeproxy.cache.dates import http_date_ns
 from edgeproxy.cache.directives import SECOND_NS, Fields
-from edgeproxy.cache.entry import Lines, Stored
 from edgeproxy.cache.freshness import Terms
+from edgeproxy.cache.stored import Lines, Stored
 
 _NOT_UPDATED = frozenset(
     {

@@ -18,9 +18,10 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.purge import Purges
 from edgeproxy.cache.store import Store, StoreStats
+from edgeproxy.cache.stored import Stored
 
 TIMEOUT_S = 2.0
 """How long a worker may take to answer."""

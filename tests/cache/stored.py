@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import variant
 from edgeproxy.cache.memory import HotMemory
+from edgeproxy.cache.stored import Stored
 
 NO_FIELDS: Mapping[bytes, bytes] = {}
 

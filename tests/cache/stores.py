@@ -5,9 +5,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import variant
 from edgeproxy.cache.store import Store
+from edgeproxy.cache.stored import Stored
 
 SECOND_NS = 1_000_000_000
 URL = b"http://example.com/page"

@@ -164,7 +164,8 @@ def test_any_run_of_calls_gives_what_the_model_gives(units: int, steps: list[tup
 
 REAL = """
 import os, random, sys
-from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.stored import Stored
 from edgeproxy.cache.memory import HotMemory
 
 fields, body_bytes, vary, mib = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "varying", int(sys.argv[4])

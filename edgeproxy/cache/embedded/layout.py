@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edgeproxy.cache.entry import Stored
+from edgeproxy.cache.stored import Stored
 
 FORMAT = f"1 {blake2b(','.join(Stored.__struct_fields__).encode(), digest_size=8).hexdigest()}".encode()
 """Counted up with this module, and another one whenever `Stored` gets other fields."""

@@ -14,8 +14,8 @@ import lmdb
 from edgeproxy.cache.embedded import layout
 from edgeproxy.cache.embedded.environment import Environment
 from edgeproxy.cache.embedded.tables import Change, applied
-from edgeproxy.cache.entry import Stored
 from edgeproxy.cache.purge import Kind, Rule
+from edgeproxy.cache.stored import Stored
 
 BATCH = 256
 """Entries that one transaction takes out; between two of them others write."""

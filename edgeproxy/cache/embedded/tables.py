@@ -14,7 +14,7 @@ import msgspec
 from edgeproxy.cache.embedded import layout
 from edgeproxy.cache.embedded.layout import Counters, Damaged, Place, Record, VaryMark
 from edgeproxy.cache.embedded.marks import Marks
-from edgeproxy.cache.entry import Stored
+from edgeproxy.cache.stored import Stored
 
 STEPS_MAX = 512
 """How many used entries SIEVE's hand passes by before it takes the next, used or not: bounds a transaction's time."""
