@@ -148,6 +148,7 @@ WRONG = {  # key of a route's cache, value, where the error is, what it says
     "a condition without a name": ("bypass", '["query:=1"]', "[0]", f' = "query:=1": {CONDITION}'),
     "a condition with a blank": ("bypass", '["header: x"]', "[0]", f' = "header: x": {CONDITION}'),
     "a star in a header's name": ("bypass", '["header:x-*"]', "[0]", f' = "header:x-*": {CONDITION}'),
+    "a star within a cookie's name": ("bypass", '["cookie:a*b"]', "[0]", f' = "cookie:a*b": {CONDITION}'),
     "a value with a line break": ("bypass", '["header:x=a\\nb"]', "[0]", f' = "header:x=a\\nb": {CONDITION}'),
     "a value with a blank at the end": ("bypass", '["header:x=a "]', "[0]", f' = "header:x=a ": {CONDITION}'),
     "a cookie's value with a semicolon": ("bypass", '["cookie:x=a;b"]', "[0]", f' = "cookie:x=a;b": {CONDITION}'),
@@ -264,6 +265,7 @@ CONTRADICTIONS = {  # the keys, and all that is said
     ),
     "bounds that meet": ({"ttl_min": "10", "ttl_max": "10.0"}, []),
     "bounds of which one is wrong by itself": ({"ttl_min": '"x"', "ttl_max": "1"}, [f'ttl_min = "x": {LIFETIME}']),
+    "bounds of which one is no number": ({"ttl_min": "true", "ttl_max": "0.5"}, [f"ttl_min = true: {LIFETIME}"]),
     "allowed and denied, one wrong by itself": (
         {"query_allow": '["a"]', "query_deny": "3"},
         [f"query_deny = 3: expected a list, each {PARAMETER.removeprefix('expected ')}"],
@@ -335,6 +337,7 @@ SHARED = {  # routes as (path, host, origin, key_host), and the one that is at f
     "nothing left for the later": ([("/*", "", "app", WWW), ("/*", WWW, "api", "host")], None),
     "nothing left for the later with the same host": ([("/*", WWW, "app", WWW), ("/*", WWW, "api", WWW)], None),
     "a host of its own": ([("/*", WWW, "app", WWW), ("/*", "", "api", "host")], None),
+    "a host that the earlier is not for": ([("/*", "b.test", "api", "host"), ("/*", "", "app", WWW)], None),
     "another host": ([("/*", "a.test", "app", WWW), ("/*", "b.test", "api", "host")], None),
     "two hosts put in": ([("/*", "a.test", "app", WWW), ("/*", "b.test", "api", "b.test")], None),
     "nobody puts one in": ([("/*", "a.test", "app", "host"), ("/*", "", "api", "normalized")], None),
@@ -361,6 +364,12 @@ def test_no_two_origins_store_under_one_key(
         f"the same origin: route[{other}] stores under it as well, from {toml_value(routes[other][2])}"
     )
     load(config_file(text.replace("cache.key_host", "cache.enabled = false\ncache.key_host", 1)), {})
+
+
+def test_the_only_origin_goes_by_its_name_or_by_none(loaded: Load) -> None:
+    put_in = f"cache.key_host = '{WWW}'\n"
+    config = loaded(f"[[route]]\nmatch='/*'\nhost='a.test'\n{put_in}[[route]]\nmatch='/*'\norigin='app'\n{put_in}")
+    assert [route.cache.key_host for route in config.route] == [WWW, WWW]
 
 
 @given(st.text("ab*", max_size=6), st.text("ab*", max_size=6), st.text("ab", max_size=6))
