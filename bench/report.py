@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from bench import million
 from bench.runner import Outcome
 from bench.scenarios import Collapse, Large, Latency, Scenario, Stream
 from bench.servers import SERVERS
@@ -162,6 +163,11 @@ def _logs(found: Summaries) -> str:
     return table(header, rows)
 
 
+def promised(outcome: Outcome) -> list[Target]:
+    """Every target, held against what was found out."""
+    return [*targets(summaries(outcome.rounds)), *million.targets(outcome.lookups)]
+
+
 def render(outcome: Outcome, chosen: Sequence[Scenario], environment: dict[str, str]) -> str:
     """The whole report."""
     found = summaries(outcome.rounds)
@@ -180,12 +186,15 @@ def render(outcome: Outcome, chosen: Sequence[Scenario], environment: dict[str, 
                 parts.append(_bodies(found, rows))
             case _:
                 parts.append(_throughput(found, rows))
+    if outcome.lookups:
+        parts += ["### Look-ups by number of stored objects", table(million.HEADER, million.rows(outcome.lookups))]
     if any(s.limit is Limit.LOAD for s in found.values()):
         parts.append("\\* compared by time on the server's core: the load's core was the limit for one of the two.")
-    parts += ["### Access logs", _logs(found)]
+    if found:
+        parts += ["### Access logs", _logs(found)]
     if notes := _notes(outcome, found):
         parts += ["### Notes", "\n".join(f"- {note}" for note in notes)]
-    verdicts = [[target.promise, target.measured or NOTHING, target.verdict.value] for target in targets(found)]
+    verdicts = [[target.promise, target.measured or NOTHING, target.verdict.value] for target in promised(outcome)]
     parts += ["### Targets", table(["target", "measured", "verdict"], verdicts)]
     return "\n\n".join(parts) + "\n"
 
@@ -201,14 +210,13 @@ def _plain(value: object) -> Any:  # noqa: ANN401
 def write_json(path: Path, outcome: Outcome, environment: dict[str, str], settings: dict[str, object]) -> None:
     """Everything, rounds included, so that a doubt can be looked into later."""
     found = summaries(outcome.rounds)
-    verdicts: list[Target] = targets(found)
     document = {
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment,
         "settings": settings,
         "outcome": outcome,
         "summaries": [dataclasses.asdict(s) | {"limit": s.limit.value} for s in found.values()],
-        "targets": [dataclasses.asdict(t) | {"verdict": t.verdict.value} for t in verdicts],
+        "targets": [dataclasses.asdict(t) | {"verdict": t.verdict.value} for t in promised(outcome)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1, default=_plain) + "\n")

@@ -14,6 +14,7 @@ from bench import checks
 from bench.accesslog import AccessLog
 from bench.errors import BenchError, MissingToolError
 from bench.measure import Round, Watch
+from bench.million import Lookups
 from bench.process import find_tool
 from bench.scenarios import Scenario
 from bench.servers import SERVERS, Origin, Server, Site
@@ -27,6 +28,7 @@ class Outcome:
     versions: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)  # server: why it was not measured
     problems: dict[str, list[str]] = field(default_factory=dict)  # server: what it does not do as the others
+    lookups: list[Lookups] = field(default_factory=list)  # in edgeproxy's stores, by store and number of objects
 
 
 def progress(text: str) -> None:

@@ -1,8 +1,10 @@
 """Rounds for the tests of what is made of them."""
 
+from dataclasses import replace
 from typing import Any
 
 from bench.measure import Round
+from bench.million import SIZES, STORES, Lookups
 
 PLAIN: dict[str, Any] = {
     "scenario": "hit",
@@ -26,6 +28,14 @@ PLAIN: dict[str, Any] = {
     "log_difference": 3,
     "log_lag_s": 0.1,
 }
+
+
+FLAT = Lookups("memory", 1000, 100.0, 90.0, 110.0, 50.0, 20.0, 1900.0, 1960.0)
+
+
+def flat_lookups() -> list[Lookups]:
+    """Look-ups that take the same time however much is stored."""
+    return [replace(FLAT, store=store, entries=size) for store in STORES for size in SIZES]
 
 
 def a_round(**figures: Any) -> Round:

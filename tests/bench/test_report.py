@@ -4,7 +4,7 @@ from pathlib import Path
 from bench import report
 from bench.runner import Outcome
 from bench.scenarios import Settings, scenarios
-from tests.bench.builders import a_round
+from tests.bench.builders import a_round, flat_lookups
 
 SETTINGS = Settings(seconds=1.0, connections=32, load_core=0, hit_rate=10_000, miss_rate=5_000)
 LATENCY = {"p50": 0.1, "p90": 0.2, "p99": 0.3, "p99.9": 0.4, "max": 0.5, "lag_p99": 0.01}
@@ -27,7 +27,7 @@ def full_outcome() -> Outcome:
             rounds += [
                 a_round(server=server, scenario=f"latency-{kind}", latency_ms=LATENCY) for kind in ("hit", "miss")
             ]
-    return Outcome(rounds=rounds, versions={"nginx": "nginx/1.22.1"})
+    return Outcome(rounds=rounds, versions={"nginx": "nginx/1.22.1"}, lookups=flat_lookups())
 
 
 def test_a_table_has_columns_of_one_width() -> None:
@@ -90,6 +90,7 @@ def test_the_json_has_rounds_summaries_and_targets(tmp_path: Path) -> None:
     report.write_json(file, full_outcome(), ENVIRONMENT, {"rounds": 1})
     told = json.loads(file.read_text())
     assert told["environment"] == ENVIRONMENT
+    assert len(told["outcome"]["lookups"]) == len(flat_lookups())
     assert len(told["outcome"]["rounds"]) == len(full_outcome().rounds)
     assert {summary["limit"] for summary in told["summaries"]} == {"server"}
     assert {target["verdict"] for target in told["targets"]} == {"pass"}
