@@ -113,6 +113,7 @@ def _problem(files: StoreFiles, size_bytes: int, instance: int) -> str:
         return "the system went down while it was in use"
     if files.data.stat().st_size > size_bytes:
         return "it is larger than it may be by now"
+    Marks.ensure(files.marks, files.data.stat().st_size)
     return _check(files, instance)
 
 

@@ -19,14 +19,15 @@ from edgeproxy.cache.embedded.files import StoreError, StoreFiles
 from edgeproxy.cache.embedded.layout import Damaged, Record, VaryMark
 from edgeproxy.cache.embedded.sweep import Sweep
 from edgeproxy.cache.embedded.writer import Job, Writer
-from edgeproxy.cache.entry import Entry, Stored
+from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import variant
 from edgeproxy.cache.purge import Rule
 from edgeproxy.cache.purge_log import PurgeLog, PurgeLogError
 from edgeproxy.cache.store import Found, StoreStats
+from edgeproxy.cache.stored import Stored
 
 TIER = "embedded"
-OBJECT_PART = 8
+OBJECT_PART = 16
 """An entry may take up one part in so many of the store's capacity; a larger one is not stored."""
 DAMAGE = (Damaged, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
 """What says that the store is not as it was written."""

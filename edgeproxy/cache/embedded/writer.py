@@ -18,18 +18,24 @@ import structlog
 from edgeproxy.cache.embedded.environment import Environment
 from edgeproxy.cache.embedded.layout import Damaged
 from edgeproxy.cache.embedded.tables import Change, applied
-from edgeproxy.cache.entry import Stored
 from edgeproxy.cache.purge import Purges
 from edgeproxy.cache.purge_log import PurgeLog
+from edgeproxy.cache.stored import Stored
 
 BATCH_JOBS = 64
 BATCH_BYTES = 4 * 1024 * 1024
+TOUCHED_BYTES = 32 * 1024
+"""Of pages that one small entry and the one evicted for it touch at most: one or two in each table."""
 QUEUE_BYTES = 64 * 1024 * 1024
 """What may wait to be written; what comes while more waits is dropped."""
+LINGER_S = 0.002
+"""How long the first job of a batch waits for others: a transaction of its own costs each as much as ten in one."""
 SWITCH_S = 0.0005
 """How long this thread may keep the interpreter from a loop that has something to do; Python's default is 5 ms."""
 READERS_S = 1.0
 """How often readers that died in the middle of a look-up are cleared away: they keep pages from being used again."""
+REPORT_S = 60.0
+"""A lack of room is reported at most this often."""
 RESERVE = 8
 """One part in so many of the file is kept free: changes are written to free pages before the old ones become free."""
 
@@ -103,7 +109,11 @@ class Writer:
         self._tables = environment.tables
         self._marks = environment.marks
         self._capacity_bytes = environment.capacity_bytes
-        self._batch_bytes = min(BATCH_BYTES, self._capacity_bytes // 32)
+        # A change takes free pages for all that it touches, and what it frees can be used by the one after the next:
+        # three changes' pages are in flight.
+        reserve = self._capacity_bytes // RESERVE
+        self._batch_bytes = min(BATCH_BYTES, reserve // 8)
+        self._batch_jobs = min(BATCH_JOBS, reserve // (4 * TOUCHED_BYTES))
         self._rules = Rules(log)
         self._on_error = on_error
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -112,6 +122,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._readers_at = 0.0
         self._full = False
+        self._report_at = 0.0
         self.dropped = 0
         """Jobs that could not be done, or were not taken on."""
 
@@ -144,10 +155,11 @@ class Writer:
             batch: list[Job] = []
             size = 0
             job = self._jobs.get()
+            time.sleep(LINGER_S)
             while job is not None:
                 batch.append(job)
                 size += job.size_bytes
-                if size >= self._batch_bytes or len(batch) >= BATCH_JOBS:
+                if size >= self._batch_bytes or len(batch) >= self._batch_jobs:
                     break
                 try:
                     job = self._jobs.get_nowait()
@@ -180,22 +192,36 @@ class Writer:
         except (lmdb.MapFullError, lmdb.Error, OSError) as error:
             self.dropped += len(batch)
             if _is_lack_of_room(error):
-                if not self._full:
-                    self._full = True
-                    _log.error("cache store is full; responses are not stored", path=self._env.path(), error=str(error))
+                self._report_full(error)
             else:
                 self._on_error(error)
         except Damaged as error:
             self.dropped += len(batch)
             self._on_error(error)
 
+    def _report_full(self, error: Exception) -> None:
+        """Say it when it begins, and not at each end and new beginning."""
+        now = time.monotonic()
+        if not self._full and now >= self._report_at:
+            self._full = True
+            self._report_at = now + REPORT_S
+            _log.error("cache store is full; responses are not stored", path=self._env.path(), error=str(error))
+
     def _retry(self, batch: list[Job], size_bytes: int) -> None:
+        self._env.reader_check()
+        self._age()
         with self._env.begin(write=True) as txn:
             change = Change(self._tables, txn, self._marks)
             change.evict(max(2 * size_bytes, self._capacity_bytes // 32), time.time_ns())
             change.finish()
-        self._env.reader_check()
+        self._age()
         self._try(batch, size_bytes)
+
+    def _age(self) -> None:
+        """Let the pages that the last changes freed be used again: two changes that are nearly empty."""
+        for _ in range(2):
+            with self._env.begin(write=True) as txn:
+                Change(self._tables, txn, self._marks).finish()
 
     def _try(self, batch: list[Job], size_bytes: int) -> None:
         with self._env.begin(write=True) as txn:
