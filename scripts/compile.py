@@ -15,23 +15,16 @@ ROOT = Path(__file__).resolve().parent.parent
 HOT = (
     "ledger/writer.py",
     *(f"tracing/{name}.py" for name in ("context", "ids", "sampler")),
-    *(f"cache/{name}.py" for name in ("entry", "key", "memory")),
+    *(
+        f"cache/{name}.py"
+        for name in ("conditional", "entry", "filling", "key", "memory", "poisoning", "ranges", "tiers")
+    ),
     *(
         f"proxy/{name}.py"
         for name in (
-            *(
-                "deadlines",
-                "errors",
-                "exchange",
-                "familiar",
-                "fields",
-                "forwarding",
-                "head",
-                "http1",
-                "pipeline",
-                "problem",
-            ),
-            *("record", "refusals", "response", "routing", "tick"),
+            *("accounts", "arrivals", "background", "deadlines", "departures", "errors", "exchange", "familiar"),
+            *("fields", "flight", "forwarding", "framing", "head", "http1", "pipeline", "plan", "record", "refusals"),
+            *("response", "routing", "serving", "tick"),
         )
     ),
     *(f"proxy/upstream/{name}.py" for name in ("address", "attempt", "connection", "fetch")),
