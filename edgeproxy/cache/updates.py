@@ -15,6 +15,7 @@ _NOT_UPDATED = frozenset(
         *(b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authentication-info"),
         *(b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
         *(b"content-length", b"content-encoding", b"content-range"),
+        *(b"content-md5", b"digest", b"content-digest", b"repr-digest"),
         *(b"age", b"set-cookie", b"cache-status", b"server-timing", b"x-request-id", b"x-trace-id", b"traceresponse"),
     }
 )
@@ -63,12 +64,16 @@ def head_update(stored: Stored, body_bytes: int, status: int, response: Fields) 
     if (
         (etag is not None and etag != stored.etag)
         or (modified is not None and not _same_date(modified, stored.last_modified))
-        or (length is not None and not (length.isdigit() and length.lstrip(b"0") == b"%d" % body_bytes))
+        or (length is not None and not _is_number(length, body_bytes))
     ):
         return HeadUpdate.INVALIDATE
     if etag is None and modified is None and (stored.etag is not None or stored.last_modified is not None):
         return HeadUpdate.NOTHING
     return HeadUpdate.FRESHEN
+
+
+def _is_number(text: bytes, number: int) -> bool:
+    return text.isdigit() and (text.lstrip(b"0") or b"0") == b"%d" % number
 
 
 def updated_lines(stored: Stored, update_lines: Lines, now_ns: int, without: frozenset[bytes] = frozenset()) -> Lines:
