@@ -18,8 +18,8 @@ class Claims:
     """A node's claims as one process takes them."""
 
     def __init__(self, path: Path) -> None:
-        """Use the file at `path`, made where it is missing; once a process, as closing it gives back all that the process
-        has in it. Raises OSError.
+        """Use the file at `path`, made where it is missing; once a process, as its closing gives back all that the
+        process has. Raises OSError.
         """
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._held: dict[int, int] = {}

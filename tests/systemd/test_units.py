@@ -93,7 +93,9 @@ def test_account_directories_and_rotation_speak_of_the_same_things(service: dict
     directory = f"/var/log/{service['LogsDirectory'][0]}"
     assert re.search(rf"^u {account} ", (FOLDER / "edgeproxy.sysusers.conf").read_text(), flags=re.MULTILINE)
     tmpfiles = (FOLDER / "edgeproxy.tmpfiles.conf").read_text()
-    assert {f"/run/{service['RuntimeDirectory'][0]}", directory} == set(re.findall(r"^d (\S+)", tmpfiles, re.MULTILINE))
+    cache = f"/var/cache/{service['CacheDirectory'][0]}"
+    made = set(re.findall(r"^d (\S+)", tmpfiles, re.MULTILINE))
+    assert made == {f"/run/{service['RuntimeDirectory'][0]}", cache, directory}
     assert f"{directory}/*.log {{" in LOGROTATE
     assert f"su {account} {account}" in LOGROTATE
 
