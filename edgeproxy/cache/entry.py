@@ -2,6 +2,8 @@
 
 from edgeproxy.cache.stored import Lines, Stored
 
+UNSERVED = b"Edgeproxy-Cache-Control"
+"""A field that is kept, as validations count on it (RFC 9213), and that no client gets to see."""
 _NO_CONTENT_FIELDS = frozenset(
     {
         b"content-encoding",
@@ -77,14 +79,14 @@ class Entry:
     def fields_head(self) -> str:
         """The head without what says how long the body is."""
         stored = self.stored
-        return f"HTTP/1.1 {stored.status} {stored.reason.decode('latin-1')}\r\n{_text(stored.lines)}"
+        return f"HTTP/1.1 {stored.status} {stored.reason.decode('latin-1')}\r\n{text_of(stored.lines)}"
 
     @property
     def head_304(self) -> str:
         """The head of a 304 for it (RFC 9110 §15.4.5)."""
         if self._head_304 is None:
             kept = [line for line in self.stored.lines if line[0].lower() not in _NO_CONTENT_FIELDS]
-            self._head_304 = "HTTP/1.1 304 Not Modified\r\n" + _text(kept)
+            self._head_304 = "HTTP/1.1 304 Not Modified\r\n" + text_of(kept)
         return self._head_304
 
     def _rendered(self) -> str:
@@ -95,5 +97,6 @@ class Entry:
         return Entry(stored, self.body, tier=self.tier)
 
 
-def _text(lines: Lines) -> str:
-    return b"".join(b"%b: %b\r\n" % line for line in lines).decode("latin-1")
+def text_of(lines: Lines) -> str:
+    """Fields as clients get them, each with its CRLF."""
+    return b"".join(b"%b: %b\r\n" % line for line in lines if line[0] != UNSERVED).decode("latin-1")

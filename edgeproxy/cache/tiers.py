@@ -109,14 +109,15 @@ class Tiers:
         if is_claimed:
             self.release(key)
 
-    def freshen(self, old: Entry, entry: Entry) -> None:
-        """Put a freshened entry in the place of the old one."""
+    def freshen(self, old: Entry, entry: Entry) -> bool:
+        """Put a freshened entry in the place of the old one; False when it has been purged since it was asked for."""
         if self.usable(entry) is None:
-            return
+            return False
         self.memory.remove(old)
         self.memory.put(entry)
         if self.store is not None:
             self.store.freshen(entry)
+        return True
 
     def drop(self, entry: Entry) -> None:
         """Forget one entry and its siblings: the origin has said that they are no longer right."""

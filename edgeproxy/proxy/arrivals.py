@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgeproxy.cache import Entry, Filling, policy
+from edgeproxy.cache import Entry, Filling, policy, tags_of
 from edgeproxy.cache.policy import HeadUpdate
 from edgeproxy.ledger import Stage
 from edgeproxy.proxy import forwarding, response
@@ -148,21 +148,25 @@ class Arrivals:
             flight.stale = exchange.entry = None
             pipeline.departures.depart(flight, exchange)
             return
-        entry = self._freshened(exchange, stale, lines, names, fetch.request_ns, 200)
+        entry, is_shareable = self._freshened(exchange, stale, lines, names, fetch.request_ns, 200)
         pipeline.departures.landed(flight)
         exchange.flight = None
         waiting = flight.released()
         pipeline.serve(exchange, entry, "REVALIDATED")
-        self._share(waiting, entry)
+        if is_shareable:
+            self._share(waiting, entry)
+            return
+        for one in waiting:
+            pipeline.departures.go_alone(one)
 
     def _freshened(
         self, exchange: Exchange, stale: Entry, lines: FieldLines, names: Names, request_ns: int, status: int
-    ) -> Entry:
-        """The stored response with the fields of a 304 or a HEAD, in the place of the old one; the old one as it was,
-        no longer stored, when the new fields forbid that.
+    ) -> tuple[Entry, bool]:
+        """The stored response with the fields of a 304 or a HEAD, and whether it has taken the place of the old one:
+        only then is it for others, too. Where the new fields forbid that, the old one is no longer stored either.
         """
         now_ns = time.time_ns()
-        update = forwarding.stored_lines(forwarding.response_lines(lines, names, self._withheld))
+        update = forwarding.stored_lines(forwarding.response_lines(lines, names, self._withheld), names)
         stored = stale.stored
         fields = policy.updated_fields(stored, update, names, now_ns)
         storing = policy.storing(
@@ -171,16 +175,18 @@ class Arrivals:
         if storing.terms is None or storing.vary != stored.vary:
             if not storing.verdict.of_request:
                 self._pipeline.cache.drop(stale)
-            return stale
+            return stale.with_stored(policy.freshened(stored, update, names, None, now_ns)), False
         fresh = policy.freshened(stored, update, names, storing.terms, now_ns, storing.without)
         fetch = exchange.fetch
         if fetch is not None:
             fresh = msgspec.structs.replace(
-                fresh, filled_by=response.filled_by(exchange, fetch.attempt), purge_seq=fetch.purge_seq
+                fresh,
+                filled_by=response.filled_by(exchange, fetch.attempt),
+                purge_seq=fetch.purge_seq,
+                tags=tags_of(names) or stored.tags,
             )
         entry = stale.with_stored(fresh)
-        self._pipeline.cache.freshen(stale, entry)
-        return entry
+        return entry, self._pipeline.cache.freshen(stale, entry)
 
     def _stale_instead(self, flight: Flight, stale: Entry, why: str = "") -> None:
         """The origin failed, and what is stored may be served all the same (RFC 5861 §4)."""
@@ -221,7 +227,8 @@ class Arrivals:
         too_large = response.length(names) > rules.max_object_bytes
         if storing.terms is None or too_large:
             exchange.detail = "too-large" if too_large else storing.verdict.value
-            if too_large or not (storing.verdict.of_request or status in _OF_REQUEST):
+            is_kept = flight is not None and flight.stale is not None and policy.is_error(status)
+            if too_large or not (is_kept or storing.verdict.of_request or status in _OF_REQUEST):
                 self._remember(exchange, exchange.detail, status)
             waiting = [] if flight is None else self._shared_nothing(fetch, flight, status)
             self._start(fetch, status, reason, kept, names)

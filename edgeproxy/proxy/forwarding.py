@@ -8,11 +8,14 @@ import ipaddress
 import re
 from functools import lru_cache
 
+from edgeproxy.cache.entry import UNSERVED
 from edgeproxy.config import Tracing
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import HOP_BY_HOP, FieldLines, Names, end_to_end, render, tokens
 
 VIA = b"edgeproxy"
+OWN_CONTROL = (UNSERVED, UNSERVED.lower())
+"""The targeted field for this edge alone (RFC 9213), as it is kept and as it is looked for."""
 _TRACE_REQUEST_FIELDS = (b"traceparent", b"tracestate", b"x-trace-id", b"x-request-id")
 _CHAINED = frozenset({b"x-forwarded-for", b"forwarded", b"via"})
 """Request fields to which each proxy adds itself."""
@@ -27,7 +30,7 @@ _REPLACED_ORIGIN_FIELDS = HOP_BY_HOP | {
     b"content-length",
     b"via",
     b"trailer",
-    b"edgeproxy-cache-control",
+    UNSERVED.lower(),
 }
 _TAGS = frozenset({b"surrogate-key", b"cache-tag"})
 _SELECTING = frozenset({b"if-none-match", b"if-modified-since", b"range", b"if-range"})
@@ -124,10 +127,15 @@ def side_lines(lines: FieldLines, names: Names) -> FieldLines:
     return [(name, value) for name, value in timed if value or name.lower() != _SERVER_TIMING]
 
 
-def stored_lines(lines: FieldLines, without: frozenset[bytes] = frozenset()) -> FieldLines:
-    """Of what goes to this client (`response_lines`), what may be stored (RFC 9111 §3.1), and not `without`."""
+def stored_lines(lines: FieldLines, names: Names, without: frozenset[bytes] = frozenset()) -> FieldLines:
+    """Of what goes to this client (`response_lines`), what may be stored (RFC 9111 §3.1), and not `without`. What the
+    origin says to the edge alone is kept, too: a validation may count on it (§4.3.4). `names` is what it sent.
+    """
     dropped = _NEVER_STORED | without if without else _NEVER_STORED
-    return [line for line in lines if line[0].lower() not in dropped]
+    kept = [line for line in lines if line[0].lower() not in dropped]
+    if OWN_CONTROL[1] in names:
+        kept.append((OWN_CONTROL[0], names[OWN_CONTROL[1]]))
+    return kept
 
 
 def _framing(names: Names) -> bytes:

@@ -101,7 +101,7 @@ def stored(
     """What is kept of a response whose body is still to come; `lines` are those of `forwarding.response_lines`."""
     terms = storing.terms
     assert terms is not None  # noqa: S101  only what may be stored has terms, and only that comes here
-    kept = forwarding.stored_lines(lines, storing.without)
+    kept = forwarding.stored_lines(lines, names, storing.without)
     if b"date" not in names:
         kept.append((b"Date", formatdate(time.time(), usegmt=True).encode()))
     born_ns = now_ns - terms.age_ns

@@ -8,9 +8,17 @@ import os
 from typing import NamedTuple
 
 from edgeproxy.cache import Entry, Stored, conditional, ranges
+from edgeproxy.cache.entry import text_of
 from edgeproxy.proxy.exchange import Exchange
 
 _WHOLE = frozenset({b"content-range", b"content-type"})
+_NOT_IN_416 = frozenset(
+    {
+        *(b"content-range", b"content-type", b"content-encoding", b"content-language", b"content-disposition"),
+        *(b"cache-control", b"cdn-cache-control", b"expires", b"etag", b"last-modified"),
+    }
+)
+"""Fields about the content that a 416 lacks, and those by which a cache on the way would take it for the resource."""
 COPIED_BYTES = 64 * 1024
 """A part of a stored body up to this size is copied; a larger one is sent from where it lies."""
 
@@ -58,7 +66,7 @@ def _part(exchange: Exchange, entry: Entry, wanted: bytes) -> Serving | None:
         return None
     if isinstance(spans, ranges.Unsatisfiable):
         head = (
-            f"HTTP/1.1 416 Range Not Satisfiable\r\n{_fields(entry)}"
+            f"HTTP/1.1 416 Range Not Satisfiable\r\n{_fields(entry, _NOT_IN_416)}"
             f"Content-Range: bytes */{length}\r\nContent-Length: 0\r\n"
         )
         return Serving(416, head, b"")
@@ -83,5 +91,4 @@ def _slice(body: bytes, begin: int, end: int) -> bytes | memoryview:
 
 
 def _fields(entry: Entry, dropped: frozenset[bytes] = frozenset({b"content-range"})) -> str:
-    kept = [b"%b: %b\r\n" % line for line in entry.stored.lines if line[0].lower() not in dropped]
-    return b"".join(kept).decode("latin-1")
+    return text_of([line for line in entry.stored.lines if line[0].lower() not in dropped])
