@@ -10,6 +10,7 @@ from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, fold
 from edgeproxy.proxy.http1 import ClientConnection
 from edgeproxy.proxy.pipeline import Pipeline
+from edgeproxy.proxy.plan import Plan
 from edgeproxy.proxy.routing import Target
 from edgeproxy.proxy.tick import Tick
 from edgeproxy.tracing import IdSource, SamplerKind, Tracer
@@ -51,7 +52,9 @@ def an_exchange(
     parents = [value for name, value in fields if name.lower() == b"traceparent"]
     states = [value for name, value in fields if name.lower() == b"tracestate"]
     exchange.trace = tracer.begin(NOW_NS, parents, states, True)
-    exchange.route = Target(origin="app", cache=True, rules=Rules(max_object_bytes=1 << 20), key=KeyRules())
+    route = Target(origin="app", cache=True, rules=Rules(max_object_bytes=1 << 20), key=KeyRules())
+    exchange.plan = Plan(route, exchange.host, target)
+    exchange.cache_key = exchange.plan.key
     return exchange
 
 

@@ -26,7 +26,7 @@ EDGE_OWN = (
 
 def sent(exchange: Exchange, *, host: bytes = b"", tracing: Tracing | None = None) -> tuple[bytes, FieldLines]:
     """Request line and field lines as they reach the origin."""
-    first, rest = forwarding.request_head(exchange, host, tracing or Tracing())
+    first, rest = forwarding.request_head(exchange, host, tracing or Tracing(), exchange.target)
     head = first + forwarding.attempt_fields(PARENT) + rest
     assert head.endswith(b"\r\n\r\n")
     start, *lines = head[:-4].split(b"\r\n")
@@ -45,7 +45,7 @@ def others(lines: FieldLines) -> FieldLines:
 def received(*lines: tuple[bytes, bytes]) -> FieldLines:
     """A response's field lines as they go on to the client."""
     given_lines = list(lines)
-    return forwarding.response_lines(given_lines, fold(given_lines))
+    return forwarding.response_lines(given_lines, fold(given_lines), forwarding.withheld(sends_tags=False))
 
 
 # --- to the origin
@@ -304,7 +304,7 @@ class TestResponses:
             (b"ETag", b'"x"'),
         )
         assert len(lines) == 6
-        assert forwarding.stored_lines(lines) == [(b"ETag", b'"x"'), (b"Via", b"1.1 edgeproxy")]
+        assert forwarding.stored_lines(lines, {}) == [(b"ETag", b'"x"'), (b"Via", b"1.1 edgeproxy")]
 
     def test_trailers_lose_what_frames_routes_or_belongs_to_the_hop(self) -> None:
         lines = [
