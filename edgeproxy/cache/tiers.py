@@ -4,7 +4,7 @@ Synchronous where hot memory answers; a store may answer later. Whatever is hand
 purge rules; whatever is handed in is checked again when it is found.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -68,6 +68,10 @@ class Tiers:
             entry.stored = msgspec.structs.replace(stored, fresh_until_ns=stale_ns)
             entry.fresh_until_ns = 0 if stored.uncacheable else stale_ns
         return entry
+
+    def is_purged(self, url: bytes, tags: Sequence[bytes], since_seq: int) -> bool:
+        """Whether a rule since that one says that a response may not be used any more."""
+        return since_seq != self.purges.seq and self.purges.check(url, tags, since_seq).purged
 
     def get(self, key: bytes, names: Fields) -> Entry | None:
         """What hot memory has for a primary key and the request's fields, fresh or not."""

@@ -157,7 +157,7 @@ class Arrivals:
             self._share(waiting, entry)
             return
         for one in waiting:
-            pipeline.departures.go_alone(one)
+            pipeline.departures.again(one)
 
     def _freshened(
         self, exchange: Exchange, stale: Entry, lines: FieldLines, names: Names, request_ns: int, status: int
@@ -252,8 +252,9 @@ class Arrivals:
             pipeline.departures.mute(exchange, stored)
         else:
             self._start(fetch, status, reason, kept, names)
+        is_purged = pipeline.departures.is_purged(flight)
         for one in flight.released():
-            if flight.matches(one):
+            if flight.matches(one) and not is_purged:
                 pipeline.departures.attach(flight, one)
             else:
                 pipeline.departures.again(one)

@@ -66,7 +66,7 @@ class Departures:
             return
         key = self._flight_key(exchange)
         flight = self._flights.get(key)
-        if flight is not None and flight.matches(exchange):
+        if flight is not None and flight.matches(exchange) and not self.is_purged(flight):
             self._join(flight, exchange)
             return
         if entry is None and b"range" in exchange.names:
@@ -93,6 +93,14 @@ class Departures:
                 return key
             vary = flight.filling.stored.vary
         return key + b"\x00" + variant(vary, exchange.names) if vary else key
+
+    def is_purged(self, flight: Flight) -> bool:
+        """Whether what a flight brings was purged since its request went out: who asks now is not to get it."""
+        fetch = flight.fetch
+        if fetch is None:
+            return False
+        tags = () if flight.filling is None else flight.filling.stored.tags
+        return self.cache.is_purged(fetch.exchange.plan.url, tags, fetch.purge_seq)
 
     def _join(self, flight: Flight, exchange: Exchange) -> None:
         exchange.cache = "COLLAPSED"
