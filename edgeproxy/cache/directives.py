@@ -175,7 +175,7 @@ def _parsed(value: bytes) -> dict[bytes, bytes | None] | None:
         token, quoted, unquoted = match.groups()
         name = token.lower()
         argument = unquoted if quoted is None else _QUOTED_PAIR.sub(rb"\1", quoted)
-        if quoted is None and name in _QUALIFIED:
+        if name in _QUALIFIED and (quoted is None or not field_names(quoted)):
             argument = None
         found[name] = _merged(name, found[name], argument) if name in found else argument
         position = match.end() + 1

@@ -5,7 +5,7 @@ import time
 from email.message import Message
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.cache.ranges import RANGES_MAX, Span, Unsatisfiable, content_range, multipart, requested
@@ -98,11 +98,13 @@ def test_content_range() -> None:
     assert Span(2, 5).size_bytes == 4
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60).map(lambda text: b"bytes=" + text), st.integers(0, 2**40))
 def test_no_bytes_break_the_parser(value: bytes, length: int) -> None:
     requested(value, length)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.one_of(st.none(), st.integers(0, 60))), min_size=1, max_size=12),
     st.integers(1, 50),

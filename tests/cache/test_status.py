@@ -2,7 +2,7 @@
 
 import http_sf
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.cache import status
@@ -69,6 +69,7 @@ def test_a_caches_name_is_a_token_where_it_can_be(name: str, text: str) -> None:
     assert status.name(name) == text
 
 
+@settings(deadline=None)
 @given(
     name=st.text(max_size=20),
     key=st.one_of(st.none(), st.binary(max_size=40), st.text(max_size=40)),
@@ -89,6 +90,7 @@ def test_whatever_is_said_can_be_read_back(
     assert text.isprintable()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.binary(max_size=40))
 def test_two_printable_keys_are_never_shown_alike(one: bytes, other: bytes) -> None:
     if b"%" not in one + other and one != other:
