@@ -1,22 +1,26 @@
 """The heads of responses to clients: framing, what the edge adds, what is stored of them."""
 
 import re
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from msgspec import convert
 
-from edgeproxy.cache import Filling, policy
-from edgeproxy.config import Tracing
+from edgeproxy.cache import Entry, policy
+from edgeproxy.config import Cache, Tracing
 from edgeproxy.proxy import forwarding, response
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, fold
 from edgeproxy.proxy.framing import Framing
 from edgeproxy.proxy.upstream.attempt import Attempt
+from edgeproxy.proxy.upstream.fetch import Fetch
 from tests.proxy.builders import NOW_NS, an_exchange
 
 SECOND_NS = policy.SECOND_NS
 DATE = (b"Date", b"Sun, 06 Nov 1994 08:49:37 GMT")
 LENGTH = (b"content-length", b"5")
+WITHHELD = forwarding.withheld(sends_tags=False)
 
 
 def head(
@@ -26,21 +30,25 @@ def head(
     request = exchange or an_exchange()
     fields: FieldLines = list(lines)
     names = fold(fields)
-    kept = forwarding.response_lines(fields, names)
+    kept = forwarding.response_lines(fields, names, WITHHELD)
     framed = response.framing(request, status, names)
     text = response.head(request, status, reason, kept, names, framed, "X-Edge: 1\r\n")
     assert text.endswith(b"\r\n\r\n")
     return text[:-4].split(b"\r\n")
 
 
-def stored(*lines: tuple[bytes, bytes], status: int = 200, age_s: int = 0, lifetime_s: int = 60) -> Filling:
-    """What is stored of a response with these fields."""
+def stored(*lines: tuple[bytes, bytes], status: int = 200, age_s: int = 0, lifetime_s: int = 60) -> Entry:
+    """What is stored of a response with these fields and no body."""
     fields: FieldLines = list(lines)
     names = fold(fields)
-    decision = policy.Storing(policy.Verdict.STORE, lifetime_s * SECOND_NS, age_s * SECOND_NS, (b"accept",))
-    kept = forwarding.response_lines(fields, names)
-    attempt = Attempt("00f067aa0ba902b7", 0.0)
-    return response.filling(an_exchange(), attempt, status, b"OK", kept, names, decision, NOW_NS)
+    terms = policy.Terms(lifetime_s * SECOND_NS, age_s * SECOND_NS)
+    decision = policy.Storing(policy.Verdict.STORE, terms, (b"accept",), frozenset({b"x-private"}))
+    kept = forwarding.response_lines(fields, names, WITHHELD)
+    pool = SimpleNamespace(origin=SimpleNamespace(name="app"))
+    fetch = SimpleNamespace(attempt=Attempt("00f067aa0ba902b7", 0.0), pool=pool, purge_seq=7)
+    exchange = an_exchange((b"Accept", b"text/css"))
+    kept_of_it = response.stored(exchange, cast("Fetch", fetch), status, b"OK", kept, names, decision, NOW_NS)
+    return Entry(kept_of_it, b"")
 
 
 class TestFraming:
@@ -134,7 +142,9 @@ class TestStored:
             (b"Server-Timing", b"db;dur=5"),
             (b"Cache-Status", b"up; hit"),
             (b"Connection", b"close"),
-        ).entry()
+            (b"X-Private", b"1"),
+            (b"Surrogate-Key", b"a b"),
+        )
         assert entry.head.split("\r\n") == [
             "HTTP/1.1 200 OK",
             'ETag: "x"',
@@ -154,8 +164,8 @@ class TestStored:
             (b"Vary", b"Accept"),
             (b"ETag", b'"x"'),
             DATE,
-        ).entry()
-        assert entry.head_without_content.split("\r\n") == [
+        )
+        assert entry.head_304.split("\r\n") == [
             "HTTP/1.1 304 Not Modified",
             "Content-Location: /x",
             "Cache-Control: max-age=60",
@@ -167,36 +177,42 @@ class TestStored:
         ]
 
     def test_bytes_that_are_no_text_come_back_as_they_were(self) -> None:
-        entry = stored((b"X-A", b"\xe9\xff\x80"), DATE).entry()
+        entry = stored((b"X-A", b"\xe9\xff\x80"), DATE)
         assert b"X-A: \xe9\xff\x80\r\n" in entry.head.encode("latin-1")
 
     def test_it_is_born_when_its_age_was_0_and_fresh_for_its_lifetime(self) -> None:
-        entry = stored(DATE, age_s=20, lifetime_s=60).entry()
+        entry = stored(DATE, age_s=20, lifetime_s=60)
         assert entry.born_ns == NOW_NS - 20 * SECOND_NS
         assert entry.fresh_until_ns == NOW_NS + 40 * SECOND_NS
 
     def test_it_names_the_attempt_that_filled_it(self) -> None:
-        assert re.fullmatch(r"00-[0-9a-f]{32}-00f067aa0ba902b7-03", stored(DATE).entry().filled_by)
+        assert re.fullmatch(r"00-[0-9a-f]{32}-00f067aa0ba902b7-03", stored(DATE).filled_by)
 
     def test_it_varies_by_what_was_decided(self) -> None:
-        assert stored(DATE).vary == (b"accept",)
+        kept = stored(DATE).stored
+        assert (kept.vary, kept.variant) == ((b"accept",), b"text/css")
+
+    def test_it_knows_where_it_belongs_and_what_was_purged_by_then(self) -> None:
+        kept = stored(DATE, (b"Surrogate-Key", b"a b")).stored
+        assert (kept.url, kept.key, kept.origin) == (b"http://edge.test/", b"http://edge.test/", "app")
+        assert (kept.tags, kept.purge_seq) == ((b"a", b"b"), 7)
 
     @pytest.mark.parametrize(("status", "etag"), [(200, b'"x"'), (203, None), (301, None), (404, None)])
     def test_conditions_are_evaluated_against_a_stored_200_only_rfc9111_4_3_2(
         self, status: int, etag: bytes | None
     ) -> None:
-        assert stored((b"ETag", b'"x"'), DATE, status=status).entry().etag == etag
+        assert stored((b"ETag", b'"x"'), DATE, status=status).etag == etag
 
     def test_a_204_is_stored_without_a_length(self) -> None:
-        assert "Content-Length" not in stored(DATE, status=204).entry().head
+        assert "Content-Length" not in stored(DATE, status=204).head
 
 
 class TestDecoration:
     @staticmethod
-    def hit(name: str = "edge-1", tracing: Tracing | None = None) -> str:
-        decorator = response.Decorator(name, tracing or Tracing())
+    def hit(name: str = "edge-1", tracing: Tracing | None = None, cache: Cache | None = None) -> str:
+        decorator = response.Decorator(name, tracing or Tracing(), cache or Cache())
         exchange = an_exchange()
-        entry = stored(DATE).entry()
+        entry = stored(DATE)
         return (
             decorator.hit(exchange, entry, "0.031")
             .replace(exchange.trace.trace_id, "TRACE")
@@ -205,6 +221,7 @@ class TestDecoration:
 
     def test_a_hit_says_all(self) -> None:
         assert self.hit().split("\r\n") == [
+            "X-Cache: HIT",
             "Cache-Status: edge-1; hit; ttl=60",
             "X-Trace-Id: TRACE",
             "traceresponse: 00-TRACE-SPAN-03",
@@ -225,13 +242,20 @@ class TestDecoration:
         names = [
             line.partition(":")[0] for line in self.hit(tracing=convert({switch: False}, Tracing)).split("\r\n")[:-1]
         ]
-        expected = ["Cache-Status", "X-Trace-Id", "traceresponse", "Server-Timing"]
+        expected = ["X-Cache", "Cache-Status", "X-Trace-Id", "traceresponse", "Server-Timing"]
         expected.remove(field)
         assert names == expected
+
+    def test_the_short_field_has_the_name_that_it_is_given_or_is_not_there(self) -> None:
+        assert self.hit(cache=Cache(short_status="X-Cache-Status")).startswith("X-Cache-Status: HIT\r\n")
+        assert self.hit(cache=Cache(short_status="")).startswith("Cache-Status: ")
+
+    def test_the_key_is_told_to_those_who_ask_for_it_rfc9211_2_7(self) -> None:
+        assert '; hit; ttl=60; key="http://edge.test/"\r\n' in self.hit(cache=Cache(status_key=True))
 
     @pytest.mark.parametrize(
         ("name", "member"),
         [("edge-1", "edge-1"), ("a.b_c", "a.b_c"), ("1st", '"1st"'), ("-x", '"-x"'), (".x", '".x"')],
     )
     def test_a_node_whose_name_is_no_token_is_quoted_rfc9211_2(self, name: str, member: str) -> None:
-        assert self.hit(name).startswith(f"Cache-Status: {member}; hit; ttl=")
+        assert f"\r\nCache-Status: {member}; hit; ttl=" in self.hit(name)
