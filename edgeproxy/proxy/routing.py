@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeproxy.cache.key import Condition, KeyRules
+from edgeproxy.cache.conditions import Condition
+from edgeproxy.cache.key import KeyRules
 from edgeproxy.cache.rules import SECOND_NS, Rules, SetCookie
 from edgeproxy.config import Config, Route, RouteCache
 
