@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.node.purging import Wanted, purge, running
 from tests.support import Node, Origin, reply, until
 
 StartNode = Callable[..., Node]
@@ -27,23 +26,16 @@ FIELDS = (
 
 @pytest.fixture(scope="module")
 def origin() -> Iterator[Origin]:
-    with Origin() as started:
-        started.on("/x", reply(b"hello", *FIELDS))
-        started.on("/gone", reply(b"hello", *FIELDS))
+    with Origin(default=reply(b"hello", *FIELDS)) as started:
         started.on("/private", reply(b"hello", "Cache-Control: private"))
         yield started
 
 
 @pytest.fixture(scope="module")
-def shared(origin: Origin) -> Iterator[Node]:
-    with Node(origin.url, workers=2) as node:
-        yield node
-
-
-@pytest.fixture
-def node(shared: Node) -> Node:
-    assert not purge(running(shared.runtime_dir), Wanted(all=True)).late
-    return shared
+def node(origin: Origin) -> Iterator[Node]:
+    """For all tests, each with a path of its own."""
+    with Node(origin.url, workers=2) as started:
+        yield started
 
 
 def ask(node: Node, path: str, *fields: str) -> str:
@@ -86,10 +78,10 @@ def test_show_says_what_is_stored_where_and_who_filled_it(node: Node) -> None:
 
 
 def test_show_for_people_says_the_same(node: Node) -> None:
-    trace_id = ask(node, "/x", "Accept-Language: de")
-    copies(node, f"{SITE}/x")
-    first, blank, head, *rows = node.command("cache", "show", f"{SITE}/x").stdout.splitlines()
-    assert (first, blank) == (f"{SITE}/x", "")
+    trace_id = ask(node, "/people", "Accept-Language: de")
+    copies(node, f"{SITE}/people")
+    first, blank, head, *rows = node.command("cache", "show", f"{SITE}/people").stdout.splitlines()
+    assert (first, blank) == (f"{SITE}/people", "")
     assert head.startswith("fresh status 200, 5 bytes, age ")
     text = "\n".join(rows)
     assert "variant     accept-language: de" in text
@@ -100,21 +92,22 @@ def test_show_for_people_says_the_same(node: Node) -> None:
 
 
 def test_each_variant_is_shown(node: Node) -> None:
-    ask(node, "/x", "Accept-Language: de")
-    ask(node, "/x", "Accept-Language: fr")
-    ask(node, "/x")
+    ask(node, "/variants", "Accept-Language: de")
+    ask(node, "/variants", "Accept-Language: fr")
+    ask(node, "/variants")
 
     def found() -> set[str | None]:
-        return {one["copy"]["vary"]["accept-language"] for one in copies(node, f"{SITE}/x") if "store" in one["tiers"]}
+        kept = copies(node, f"{SITE}/variants")
+        return {one["copy"]["vary"]["accept-language"] for one in kept if "store" in one["tiers"]}
 
     until(lambda: found() == {"de", "fr", None}, "all three to be in the store")
 
 
 def test_a_url_is_looked_up_as_it_is_keyed(node: Node) -> None:
-    ask(node, "/x")
-    copies(node, "https://EDGE.test/x#part")
-    assert shown(node, f"{SITE}/x?other")["found"] == []
-    assert node.command("cache", "show", f"{SITE}/x?other").stdout == f"{SITE}/x?other\nnothing is stored\n"
+    ask(node, "/keyed")
+    copies(node, "https://EDGE.test/keyed#part")
+    assert shown(node, f"{SITE}/keyed?other")["found"] == []
+    assert node.command("cache", "show", f"{SITE}/keyed?other").stdout == f"{SITE}/keyed?other\nnothing is stored\n"
 
 
 def test_what_was_purged_is_gone_or_on_its_way(node: Node) -> None:

@@ -34,7 +34,7 @@ def shared(origin: Origin) -> Iterator[Node]:
 
 @pytest.fixture
 def node(shared: Node) -> Node:
-    assert not purge(running(shared.runtime_dir), Wanted(all=True)).late
+    assert not purge(running(shared.runtime_dir), Wanted(prefixes=(f"{SITE}/",))).late
     return shared
 
 
