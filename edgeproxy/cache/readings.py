@@ -71,7 +71,7 @@ def query_pairs(query: bytes) -> list[bytes] | None:
 def _pieces(text: bytes, separator: bytes, other: bytes) -> list[bytes] | None:
     if text.count(separator) + text.count(other) >= _PIECES_MAX:
         return None
-    return [piece for found in text.split(separator) if (piece := found.strip(WHITE))]
+    return [piece for found in text.split(separator) if (piece := found.lstrip(WHITE))]
 
 
 def _readings(piece: bytes, separator: bytes) -> list[bytes]:
