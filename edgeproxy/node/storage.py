@@ -92,6 +92,7 @@ class Storage:
 
     def close(self) -> None:
         """After all processes of the node have gone: have everything on the disk, and let go."""
+        self.paths.claims.unlink(missing_ok=True)
         if self._lock is not None:
             finish(self.paths.folder)
             os.close(self._lock)

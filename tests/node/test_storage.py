@@ -1,9 +1,11 @@
 """Where a node's cache lies, whose it is, and what the supervisor makes of what it finds there."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from edgeproxy.config.model import Cache
 from edgeproxy.node.errors import CacheDirError
 from edgeproxy.node.storage import Storage, storage_paths
 from tests.cache.stores import entry, find, put
+from tests.node.test_reload import reload
+from tests.support import Node, Origin, reply, until
 
 ROOT = Path(__file__).parent.parent.parent
 MIB = 1024 * 1024
@@ -152,3 +156,71 @@ async def test_a_purge_while_no_node_runs_holds_for_the_next_one(tmp_path: Path)
     assert found.purge_seq < seq  # whoever found it asks what was purged since
     store.close()
     storage.close()
+
+
+# With a node's processes.
+
+FRESH = ("Cache-Control: max-age=3600", 'ETag: "1"')
+
+
+def fetch(node: Node, path: str = "/page") -> bytes:
+    with node.connect() as client:
+        return client.get(path).body
+
+
+def test_a_node_that_is_started_again_needs_no_origin_for_what_it_has(
+    origin: Origin, start_node: Callable[..., Node]
+) -> None:
+    origin.on("/page", reply(b"stored" * 10_000, *FRESH))
+    node = start_node(workers=2)
+    body = fetch(node)
+    store = node.runtime_dir / "cache" / "store"
+    for stop in (node.stop, lambda: killed(node)):
+        until(lambda: stored_entries(store) == 1, "the response is stored")
+        stop()
+        node.start()
+        assert fetch(node) == body
+    assert len(origin.seen("/page")) == 1
+    assert not list(store.parent.glob("*aside*"))
+
+
+def killed(node: Node) -> None:
+    """SIGKILL for everybody."""
+    status = node.status()
+    pids = [status.supervisor_pid, status.scribe_pid, *(worker.pid for worker in status.workers)]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    node.wait()
+
+
+def stored_entries(folder: Path) -> int:
+    store = EmbeddedStore.open(folder)
+    try:
+        return store.stats().entries
+    finally:
+        store.close()
+
+
+def test_a_node_starts_though_its_store_is_damaged(start_node: Callable[..., Node]) -> None:
+    node = start_node()
+    node.stop()
+    (node.runtime_dir / "cache" / "store" / "data.mdb").write_bytes(b"noise" * 100_000)
+    node.start()
+    assert fetch(node) is not None
+    assert "cache store can't be used: set aside" in node.stderr
+    assert len(list((node.runtime_dir / "cache").glob("store.set-aside-*"))) == 1
+
+
+def test_a_second_node_on_the_same_directory_does_not_start(tmp_path: Path, start_node: Callable[..., Node]) -> None:
+    start_node(cache={"path": str(tmp_path)})
+    with pytest.raises(AssertionError, match="another node uses the cache directory"):
+        start_node(cache={"path": str(tmp_path)})
+
+
+@pytest.mark.parametrize("change", [{"path": "/tmp/elsewhere"}, {"store": "memory"}], ids=["path", "store"])
+def test_another_place_is_refused_while_the_node_runs(
+    start_node: Callable[..., Node], change: dict[str, object]
+) -> None:
+    node = start_node()
+    node.write_config(cache=change)
+    assert "can't change while the node runs" in reload(node).last_error

@@ -16,7 +16,7 @@ from edgeproxy.cache.embedded.environment import Environment
 from edgeproxy.cache.embedded.files import StoreError, StoreFiles
 from edgeproxy.cache.embedded.tables import Tables
 
-READ_S = 0.5
+READ_S = 0.25
 """How long to read in it."""
 
 
