@@ -95,9 +95,14 @@ class KeyRules:
         return primary_key(scheme, self.host(scheme, host), self.target(target))
 
     def primary(self, url: bytes, names: Fields) -> bytes:
-        """The primary key: the URL as keyed, and what the request's fields add to it."""
+        """The primary key: the URL as keyed, and what the request's fields add to it. Fields that Connection names end
+        at the edge (RFC 9110 §7.6.1): the origin answers as if they were not there, and so they are not.
+        """
         if not self.has_request_parts:
             return url
+        if b"connection" in names:
+            ended = {name.strip(b" \t").lower() for name in names[b"connection"].split(b",")}
+            names = {name: value for name, value in names.items() if name not in ended}
         parts = [_part(b"h", name, names.get(name)) for name in self.headers]
         if self.headers:
             others = [name for name in underscored(names) if name not in self.headers]

@@ -154,7 +154,8 @@ def _forwarded(exchange: Exchange, names: Names, forwarded_host: bytes) -> bytes
     if not _CHAINED.isdisjoint(names):
         via = _appended(names.get(b"via"), via)
         x_for = _appended(names.get(b"x-forwarded-for"), x_for)
-        forwarded = _appended(names.get(b"forwarded"), forwarded)
+        earlier = names.get(b"forwarded")
+        forwarded = forwarded if earlier is None else _appended(_hops(earlier), forwarded)
     return b"Via: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\n" % (
         via,
         x_for,
@@ -177,6 +178,20 @@ def _node(address: str) -> bytes:
     return address.encode() if version == 4 else b'"[%b]"' % address.encode()
 
 
+@lru_cache(maxsize=256)
+def _hops(forwarded: bytes) -> bytes:
+    """A client's own Forwarded (RFC 7239 §4) without host and proto: those are the edge's to say, as X-Forwarded-Host
+    and -Proto are, or what the origin makes of them could be stored for others. Nothing where it can't be parsed.
+    """
+    if not _FORWARDED.fullmatch(forwarded):
+        return b""
+    elements = [
+        b";".join(b"%b=%b" % pair for pair in _PAIR.findall(element) if pair[0].lower() not in _OWN_PARAMETERS)
+        for element in _MEMBERS.findall(forwarded)
+    ]
+    return b", ".join(element for element in elements if element)
+
+
 def _without_trace(timing: bytes) -> bytes:
     """Server-Timing without the entry that names a trace."""
     metrics = [metric.strip() for metric in _MEMBERS.findall(timing)]
@@ -185,4 +200,7 @@ def _without_trace(timing: bytes) -> bytes:
 
 _MEMBERS = re.compile(rb'(?:[^",]|"(?:[^"\\]|\\.)*(?:"|$))+', re.DOTALL)
 """Members of a list whose quoted strings may hold commas."""
+_PAIR = re.compile(rb"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([^\x00-\x20",;]+|"(?:[^"\\]|\\.)*+")""")
+_FORWARDED = re.compile(rb"(?:[ \t]*+(?:%b[ \t]*+)?+[,;])*+[ \t]*+(?:%b[ \t]*+)?+" % (_PAIR.pattern, _PAIR.pattern))
+_OWN_PARAMETERS = frozenset({b"host", b"proto"})
 _TRACE_METRIC = re.compile(rb"trace(?:parent)?[ \t]*(?:;|$)", re.IGNORECASE)
