@@ -50,7 +50,7 @@ class Edge:
             origin = self.origins[name] = self._stack.enter_context(Origin())
             settings["urls"] = [origin.url]
         keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
-        cache = "".join(f"cache.{key} = {json.dumps(value)}\n" for key, value in route.items())
+        cache = "".join(f"cache.{key} = {_toml(value)}\n" for key, value in route.items())
         return f'[[origin]]\nname = "{name}"\n{keys}[[route]]\nmatch = "/{name}/*"\norigin = "{name}"\n{cache}'
 
     def connect(self, **options: Any) -> Client:
@@ -69,3 +69,9 @@ class Edge:
     def settle(self) -> None:
         """Return when the worker has handled all that was sent to it before: a round trip without an origin."""
         assert self.get("/no-such-route").status == 404
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + "}"
+    return json.dumps(value)
