@@ -66,12 +66,9 @@ class Supervisor:
         runtime.prepare()
         lock = runtime.lock()
         try:
-            storage = Storage.take(self._effective.config, runtime.path)
-            try:
-                self._open(runtime)
-                await self._serve(runtime)
-            finally:
-                storage.close()
+            self._open(runtime)
+            with contextlib.ExitStack() as held:
+                await self._serve(runtime, held)
         finally:
             os.close(lock)
 
@@ -106,8 +103,10 @@ class Supervisor:
     def _reopen_log(self) -> None:
         self._fleet.reopen_log()
 
-    async def _serve(self, runtime: RuntimeDir) -> None:
+    async def _serve(self, runtime: RuntimeDir, held: contextlib.ExitStack) -> None:
+        """Serve until told to stop; what is `held` is let go of after the last process has ended."""
         try:
+            held.callback(Storage.take(self._effective.config, runtime.path).close)
             await self._until_stopped(self._start(runtime))
             if not self._told_to_stop.is_set():
                 await self._until_stopped(self._follow())

@@ -191,6 +191,7 @@ def killed(node: Node) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     node.wait()
+    (node.runtime_dir / "control").unlink()  # what it says would be taken for the next one's word
 
 
 def stored_entries(folder: Path) -> int:
