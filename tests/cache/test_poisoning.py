@@ -199,10 +199,15 @@ def test_what_only_some_would_read_as_left_out_is_a_key_of_its_own(
 
 def test_a_head_writes_nothing_into_what_is_stored_that_its_key_leaves_out(edge: Edge) -> None:
     path = "/deny/head-after-get"
-    edge["deny"].on(path, reflecting("Cache-Control: max-age=60", "Age: 1", 'ETag: "x"'))
+
+    def handle(talk: Conversation) -> None:
+        reply(b"body", FRESH, "Age: 1", 'ETag: "x"', f"X-Reflected: {talk.request.target} {talk.request.method}")(talk)
+
+    edge["deny"].on(path, handle)
     edge.get(path)
     edge.get(f"{path}?utm_x=evil", "Cache-Control: no-cache", method="HEAD")
-    assert is_clean(edge.get(path))
+    hit = edge.get(path)
+    assert (hit["x-reflected"], is_hit(hit)) == (f"{path} HEAD", True)
 
 
 # --- hosts
