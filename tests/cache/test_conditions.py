@@ -13,6 +13,7 @@ CONDITIONS = {  # the condition, the request's fields, its target, and whether i
     "an empty header": ("header:x-preview", {b"x-preview": b""}, b"/", True),
     "no header": ("header:x-preview", {b"x-previews": b"1"}, b"/", False),
     "a header as CGI has it": ("header:x-preview", {b"x_preview": b"1"}, b"/", True),
+    "a header as CGI has it, by that name": ("header:x_preview", {b"x-preview": b"1"}, b"/", True),
     "a header's value": ("header:accept=text/html", {b"accept": b"text/html"}, b"/", True),
     "another value": ("header:accept=text/html", {b"accept": b"text/htmlx"}, b"/", False),
     "a member of a header": ("header:accept=text/html", {b"accept": b"*/*, text/html ,x"}, b"/", True),

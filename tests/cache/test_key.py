@@ -250,6 +250,7 @@ COOKIES = {  # the Cookie field, and what of it counts as `c`
     "a quote that holds a semicolon": (b'c="1; d=2"', b'c="1; d=2"'),
     "in a quote of another": (b'a="0; c=1"; c=2', b'a="0; c=1"; c=2'),
     "a quote left open": (b'a="0; c=1', b'a="0; c=1'),
+    "a quote left open after it": (b'c=1; a="0; c=2', b'c=1; a="0; c=2'),
     "a quote that is escaped": (b'a="\\""; c=1', b'a="\\""; c=1'),
     "quotes that hold nothing of it": (b'a="x"; b={"y":1}', None),
     "an encoded name": (b"%63=1", b"%63=1"),
