@@ -20,10 +20,12 @@ from edgeproxy.cache.embedded import EmbeddedStore, StoreError, Sweeper, finish,
 from edgeproxy.cache.embedded import writer as writer_module
 from edgeproxy.cache.embedded.environment import Environment
 from edgeproxy.cache.embedded.files import StoreFiles
+from edgeproxy.cache.embedded.tables import Change
+from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.purge import Kind
 from edgeproxy.cache.purge_log import PurgeLog
 from tests.cache.churn import KEYS, is_whole, url
-from tests.cache.stores import SECOND_NS, URL, entry, find, put, settle
+from tests.cache.stores import SECOND_NS, URL, entry, find, put, settle, stored
 from tests.support import until
 
 MIB = 1024 * 1024
@@ -582,6 +584,36 @@ async def test_a_sweep_leaves_what_was_fetched_after_the_purge(place: Place) -> 
         seq = place.purge(Kind.URL, URL)
         await put(store, entry(purge_seq=seq))
         swept(place, store)
+        assert await find(store) is not None
+
+
+async def test_a_sweep_waits_for_who_is_writing_without_having_seen_the_purge(place: Place) -> None:
+    with place.opened() as store:
+        begun, purged = threading.Event(), threading.Event()
+
+        def write() -> None:
+            with store._env.begin(write=True) as txn:
+                change = Change(store._tables, txn, store._marks)
+                change.put(entry().stored, b"body")
+                change.finish()
+                begun.set()
+                assert purged.wait(10)
+                time.sleep(0.2)
+
+        writing = asyncio.create_task(asyncio.to_thread(write))
+        await asyncio.to_thread(begun.wait)
+        place.purge(Kind.URL, URL)
+        purged.set()
+        swept(place, store)
+        await writing
+        assert await find(store) is None
+
+
+async def test_a_job_that_goes_wrong_stops_neither_the_thread_nor_who_waits_for_it(place: Place) -> None:
+    with place.opened() as store:
+        await put(store, entry(vary={b"x": b"1"}), Entry(stored(status=2**70), b""))
+        assert store.stats().failures > 0
+        await put(store, entry())
         assert await find(store) is not None
 
 

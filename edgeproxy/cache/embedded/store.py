@@ -5,6 +5,7 @@ Look-ups are synchronous, one read transaction on mapped memory; a body is copie
 """
 
 import asyncio
+import contextlib
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -250,7 +251,7 @@ def _in_loop(done: Callable[[], None] | None) -> Callable[[], None] | None:
     loop = asyncio.get_running_loop()
 
     def later() -> None:
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(call)
 
     return later

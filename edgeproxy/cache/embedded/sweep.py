@@ -40,6 +40,8 @@ class Sweep:
 
         Raises Damaged and lmdb.Error.
         """
+        # Whoever has not seen these rules yet and is writing has written then; whoever comes later sees them.
+        self._env.begin(write=True).abort()
         for rule in rules:
             if rule.kind == Kind.ALL and not rule.soft:
                 self._everything()

@@ -16,7 +16,6 @@ import lmdb
 import structlog
 
 from edgeproxy.cache.embedded.environment import Environment
-from edgeproxy.cache.embedded.layout import Damaged
 from edgeproxy.cache.embedded.tables import Change, applied
 from edgeproxy.cache.purge import Purges
 from edgeproxy.cache.purge_log import PurgeLog
@@ -168,36 +167,35 @@ class Writer:
             else:
                 open_ = False
             if batch:
-                self.write(batch, size)
+                try:
+                    self.write(batch, size)
+                except Exception as error:  # noqa: BLE001  whatever it is, who waits is told, and the thread goes on
+                    self.dropped += len(batch)
+                    self._on_error(error)
                 self._taken_bytes += size
                 for job in batch:
                     if job.done is not None:
                         job.done()
 
     def write(self, batch: list[Job], size_bytes: int) -> None:
-        """Do these jobs in one transaction, or none of them."""
+        """Do these jobs in one transaction, or none of them where there is no room. Raises what else LMDB does."""
+        self._check_readers()
         try:
-            self._check_readers()
             try:
                 self._try(batch, size_bytes)
-            except lmdb.MapFullError:
-                self._retry(batch, size_bytes)
             except lmdb.Error as error:
-                if error.code not in _NO_ROOM:
+                if not _is_lack_of_room(error):
                     raise
                 self._retry(batch, size_bytes)
+        except lmdb.Error as error:
+            if not _is_lack_of_room(error):
+                raise
+            self.dropped += len(batch)
+            self._report_full(error)
+        else:
             if self._full:
                 self._full = False
                 _log.warning("cache store can be written again", path=self._env.path())
-        except (lmdb.MapFullError, lmdb.Error, OSError) as error:
-            self.dropped += len(batch)
-            if _is_lack_of_room(error):
-                self._report_full(error)
-            else:
-                self._on_error(error)
-        except Damaged as error:
-            self.dropped += len(batch)
-            self._on_error(error)
 
     def _report_full(self, error: Exception) -> None:
         """Say it when it begins, and not at each end and new beginning."""
@@ -270,7 +268,5 @@ class Writer:
         change.remove(job.name)
 
 
-def _is_lack_of_room(error: Exception) -> bool:
-    if isinstance(error, lmdb.MapFullError | lmdb.TxnFullError):
-        return True
-    return (error.code if isinstance(error, lmdb.Error) else getattr(error, "errno", 0)) in _NO_ROOM
+def _is_lack_of_room(error: lmdb.Error) -> bool:
+    return isinstance(error, lmdb.MapFullError | lmdb.TxnFullError) or error.code in _NO_ROOM
