@@ -101,16 +101,17 @@ def _stated_ns(response: Fields, control: Control, response_ns: int) -> int | No
     return min(max(0, expires - (response_ns if date is None else date)), MAX_DELTA_NS)
 
 
-def terms_of(control: Control, lifetime_ns: int | None, age_ns: int, rules: Rules) -> Terms:
+def terms_of(status: int, control: Control, lifetime_ns: int | None, age_ns: int, rules: Rules) -> Terms:
     """The terms of a response with this lifetime: how long it may be served stale, which the route may make longer
-    where the origin has not ruled it out (RFC 5861, RFC 9111 §4.2.4), and where anything says that it was ever fresh.
+    where the origin has not ruled it out (RFC 5861, RFC 9111 §4.2.4), where anything says that it was ever fresh, and
+    where it is no failure, which nobody wants to see longer than need be.
     """
     if control.must_revalidate:
         return Terms(0 if control.no_cache else lifetime_ns or 0, age_ns, 0, 0, True)
     revalidate_ns = control.stale_while_revalidate_s * SECOND_NS
     error_ns = control.stale_if_error_s * SECOND_NS
-    if lifetime_ns is None:
-        return Terms(0, age_ns, revalidate_ns, error_ns)
+    if lifetime_ns is None or status >= 500:
+        return Terms(lifetime_ns or 0, age_ns, revalidate_ns, error_ns)
     return Terms(
         lifetime_ns,
         age_ns,

@@ -201,7 +201,7 @@ def storing(
         return _VARY_REWRITTEN
     age_ns = initial_age_ns(response, request_ns, response_ns)
     lifetime_ns, implied = lifetime(status, response, control, rules, age_ns, response_ns)
-    terms = terms_of(control, lifetime_ns, age_ns, rules)
+    terms = terms_of(status, control, lifetime_ns, age_ns, rules)
     if terms.lifetime_ns <= age_ns:
         refusal = _worthless(status, response, control, terms, stated=lifetime_ns is not None)
         if refusal is not None:

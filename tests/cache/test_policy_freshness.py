@@ -227,6 +227,16 @@ def test_terms_of_serving_stale(control: str, rules: Rules, expected: Terms) -> 
     assert terms(("Cache-Control", control), ETAG, rules=rules) == expected
 
 
+@pytest.mark.parametrize(("status", "is_longer"), [(404, True), (499, True), (500, False), (503, False)])
+def test_a_route_keeps_no_failure_longer_than_it_is_fresh(status: int, is_longer: bool) -> None:
+    rules = Rules(stale_while_revalidate_ns=ns(20), stale_if_error_ns=ns(30), status_ttl_ns={status: ns(1)})
+    floors = (ns(20), ns(30)) if is_longer else (0, 0)
+    said = terms(status=status, rules=rules)
+    assert (said.lifetime_ns, said.stale_while_revalidate_ns, said.stale_if_error_ns) == (ns(1), *floors)
+    said = terms(("Cache-Control", "max-age=5, stale-if-error=40"), status=status, rules=rules)
+    assert said.stale_if_error_ns == ns(40)
+
+
 def test_only_what_is_fresh_on_arrival_may_answer_others_that_wait_for_it() -> None:
     assert terms(("Cache-Control", "max-age=5")).fresh is True
     assert terms(("Cache-Control", "max-age=5"), ("Age", "5"), ETAG).fresh is False
