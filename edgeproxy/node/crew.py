@@ -27,7 +27,7 @@ class Crew:
         *,
         workers: int,
         drain_timeout_s: float,
-        on_death: Callable[[], None],
+        on_death: Callable[[int], None],
     ) -> None:
         """Say what to run; `start` runs it."""
         self.generation = generation

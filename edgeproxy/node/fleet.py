@@ -17,6 +17,7 @@ from edgeproxy.node.errors import NodeError
 from edgeproxy.node.process import Keeper, Program
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.sockets import Listeners
+from edgeproxy.node.storage import Suspicion
 
 SCRIBE_PATIENCE_S = 10.0
 """How long the scribe may take to write what is left in the ledgers."""
@@ -48,6 +49,7 @@ class Fleet:
         self._config: Config | None = None
         self._scribe: Keeper | None = None
         self._leaving: dict[asyncio.Task[None], Crew] = {}
+        self._suspicion = Suspicion()
 
     @property
     def address(self) -> str:
@@ -188,14 +190,19 @@ class Fleet:
             listeners,
             workers=worker_count(config),
             drain_timeout_s=config.limits.drain_timeout,
-            on_death=lambda: self._control.add(ControlWord.WORKER_RESTARTS),
+            on_death=self._worker_died,
         )
+
+    def _worker_died(self, code: int) -> None:
+        self._control.add(ControlWord.WORKER_RESTARTS)
+        if self._config:
+            self._suspicion.note(code, self._config, self._runtime.path)
 
     def _new_scribe(self, generation: int) -> Keeper:
         arguments = ("--config", str(self._runtime.config(generation)), "--runtime-dir", str(self._runtime.path))
         return Keeper(
             Program("scribe", self._programs.scribe, arguments),
-            on_death=lambda: self._control.add(ControlWord.SCRIBE_RESTARTS),
+            on_death=lambda _code: self._control.add(ControlWord.SCRIBE_RESTARTS),
             on_pid=lambda pid: self._control.set(ControlWord.SCRIBE_PID, pid),
         )
 

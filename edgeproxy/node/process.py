@@ -118,9 +118,11 @@ class Keeper:
     """Keeps one program running: replaces its process at once when it dies, until told to stop."""
 
     def __init__(
-        self, program: Program, *, on_death: Callable[[], None], on_pid: Callable[[int], None] = lambda _pid: None
+        self, program: Program, *, on_death: Callable[[int], None], on_pid: Callable[[int], None] = lambda _pid: None
     ) -> None:
-        """`on_death` hears of each process that ended without being asked to, `on_pid` each new pid, 0 in between."""
+        """`on_death` hears the exit code of each process that ended without being asked to, `on_pid` each new pid, 0 in
+        between.
+        """
         self.program = program
         self._on_death = on_death
         self._on_pid = on_pid
@@ -189,7 +191,7 @@ class Keeper:
         while True:
             code = await asyncio.shield(process.exited)
             self._gone()
-            self._on_death()
+            self._on_death(code)
             lived_s = round(time.monotonic() - process.started, 3)
             quick = quick + 1 if lived_s < QUICK_DEATH_S else 0
             how = describe_exit(code)

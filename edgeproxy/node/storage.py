@@ -6,6 +6,7 @@ that goes with it. What is in the files is `cache.embedded`'s and `cache.purge_l
 
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from edgeproxy.cache.embedded import StoreError, finish, prepare
+from edgeproxy.cache.embedded.files import StoreFiles
 from edgeproxy.cache.purge_log import PurgeLog, PurgeLogError
 from edgeproxy.config import Config
 from edgeproxy.node.errors import CacheDirError
@@ -21,6 +23,9 @@ from edgeproxy.node.runtime import SYSTEM_DIR, RuntimeDir
 
 SYSTEM_CACHE_DIR = Path("/var/cache/edgeproxy")
 LOCK_PATIENCE_S = 1.0
+FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL)
+FAULTS_MAX = 3
+"""How many workers may be ended by faults in a node's life before its store is suspected."""
 
 _log = structlog.get_logger()
 
@@ -97,6 +102,30 @@ class Storage:
             finish(self.paths.folder)
             os.close(self._lock)
             self._lock = None
+
+
+class Suspicion:
+    """Workers that faults ended, one after the other: what they have in common may be damage in the store, of a kind
+    that ends its reader before a checksum can tell.
+    """
+
+    def __init__(self) -> None:
+        """Suspect nothing."""
+        self._faults = 0
+
+    def note(self, code: int, config: Config, runtime_dir: Path) -> None:
+        """A worker ended with this exit code. After some faults new workers do without the store, and the next start
+        sets it aside.
+        """
+        if -code not in FAULTS or config.cache.store != "embedded":
+            return
+        self._faults += 1
+        if self._faults % FAULTS_MAX:
+            return
+        folder = storage_paths(config, runtime_dir).folder
+        reason = f"{FAULTS_MAX} workers that used it were ended by faults, the last by {signal.Signals(-code).name}"
+        _log.error("cache store is suspected: not used by new workers; the next start sets it aside", path=str(folder))
+        StoreFiles(folder).mark_damaged(reason)
 
 
 def _make(directory: Path) -> None:

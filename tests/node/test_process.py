@@ -44,7 +44,7 @@ class Stage:
         self.keepers.append(made)
         return made
 
-    def _died(self) -> None:
+    def _died(self, _code: int) -> None:
         self.deaths += 1
 
     @property

@@ -16,7 +16,7 @@ from edgeproxy.cache.purge_log import PurgeLog
 from edgeproxy.config import Config
 from edgeproxy.config.model import Cache
 from edgeproxy.node.errors import CacheDirError
-from edgeproxy.node.storage import Storage, storage_paths
+from edgeproxy.node.storage import FAULTS_MAX, Storage, storage_paths
 from tests.cache.stores import entry, find, put
 from tests.node.test_reload import reload
 from tests.support import Node, Origin, reply, until
@@ -210,6 +210,28 @@ def test_a_node_starts_though_its_store_is_damaged(start_node: Callable[..., Nod
     assert fetch(node) is not None
     assert "cache store can't be used: set aside" in node.stderr
     assert len(list((node.runtime_dir / "cache").glob("store.set-aside-*"))) == 1
+
+
+def test_a_store_whose_readers_are_ended_by_faults_is_done_without_and_then_set_aside(
+    start_node: Callable[..., Node],
+) -> None:
+    node = start_node()
+    damaged = node.runtime_dir / "cache" / "store" / "damaged"
+    for _ in range(FAULTS_MAX):
+        assert not damaged.exists()
+        pid = node.worker(0).pid
+        os.kill(pid, signal.SIGSEGV)  # what a page that can't be does to who reads it
+        until(lambda pid=pid: replaced(node, pid), "the worker to be replaced")  # type: ignore[misc]
+    assert "SIGSEGV" in damaged.read_text()
+    assert fetch(node)
+    node.stop()
+    node.start()
+    assert not damaged.exists()
+    assert len(list(damaged.parent.parent.glob("store.set-aside-*"))) == 1
+
+
+def replaced(node: Node, pid: int) -> bool:
+    return any(worker.pid != pid and worker.state == "serving" for worker in node.status().workers)
 
 
 def test_a_second_node_on_the_same_directory_does_not_start(tmp_path: Path, start_node: Callable[..., Node]) -> None:
