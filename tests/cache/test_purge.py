@@ -66,6 +66,8 @@ def test_a_hard_rule_wins_over_soft_ones_and_the_earliest_soft_one_over_later_on
     assert purges.check(URL, (), 0) == Verdict(purged=False, stale_at_ns=20)
     purges.add(Rule(Kind.URL, URL, soft=False, at_ns=40, seq=4))
     assert purges.check(URL, TAGS, 0) == PURGED
+    purges = known((Kind.URL, URL, True), (Kind.TAG, b"red", True))
+    assert purges.check(URL, TAGS, 0) == Verdict(purged=False, stale_at_ns=10)
 
 
 def test_what_all_is_about_frees_the_tables() -> None:
@@ -89,6 +91,12 @@ def test_a_value_purged_again_and_again_takes_one_place() -> None:
     purges = known((Kind.URL, b"http://b.test/"), *[(Kind.URL, URL)] * 50, max_values=2)
     assert purges.check(b"http://b.test/", (), 0) == PURGED
     assert purges.check(b"http://c.test/", (), 0) == KEPT
+
+
+def test_the_value_longest_without_a_rule_goes_first() -> None:
+    purges = known((Kind.URL, b"a"), (Kind.URL, b"b"), (Kind.URL, b"a"), (Kind.URL, b"c"), max_values=2)
+    assert purges.check(URL, (), 1) == PURGED
+    assert purges.check(URL, (), 2) == KEPT
 
 
 def test_long_values_are_bounded_in_bytes() -> None:

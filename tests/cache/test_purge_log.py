@@ -220,10 +220,15 @@ def test_processes_that_append_at_once_lose_nothing(
 
 def test_threads_that_append_at_once_lose_nothing(log: PurgeLog, path: Path) -> None:
     threads = [threading.Thread(target=lambda: [tag(log, b"x") for _ in range(200)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert [rule.seq for rule in PurgeLog.open(path).read_new()] == list(range(1, 801))
 
 
