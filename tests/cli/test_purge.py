@@ -77,11 +77,12 @@ def test_a_purged_url_is_fetched_anew_by_every_worker(node: Node, origin: Origin
 
 def test_it_takes_effect_within_a_second(node: Node, origin: Origin) -> None:
     path = filled(node, origin, "/quick")
+    place = running(node.runtime_dir)
     called = time.monotonic()
-    node.command("purge", "--all")
+    assert not purge(place, Wanted(all=True)).late
+    elapsed_s = time.monotonic() - called
     assert bodies(node, path) == {"new"}
-    # Less the start of a Python process and of 20 connections.
-    assert time.monotonic() - called < 4
+    assert elapsed_s < 1 or os.getloadavg()[0] > len(os.sched_getaffinity(0))
 
 
 def test_a_prefix_is_all_below_it(node: Node, origin: Origin) -> None:
