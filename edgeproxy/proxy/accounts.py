@@ -46,8 +46,10 @@ class Accounts:
         """Publish the record: from here on the request is the scribe's."""
         exchange.is_over = True
         elapsed_s = time.monotonic() - exchange.started
+        if exchange.caused_by is not None:
+            exchange.bytes_out = 0  # nobody was sent anything
         fetch = exchange.fetch
-        origin = NO_ORIGIN if fetch is None else origin_part(fetch.pool.origin.name, fetch.attempts)
+        origin = NO_ORIGIN if fetch is None else origin_part(fetch.pool.origin.name, exchange.attempts)
         line = self._recorder.line(
             exchange, elapsed_ms=f"{elapsed_s * 1e3:.3f}", outcome=outcome, stage=stage, origin=origin, error=error
         )

@@ -20,7 +20,7 @@ from edgeproxy.proxy import forwarding, response
 from edgeproxy.proxy.errors import ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, Names
-from edgeproxy.proxy.flight import Flight, Phase, suits
+from edgeproxy.proxy.flight import Flight, Phase, is_shareable, suits
 from edgeproxy.proxy.serving import is_unchanged
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Arrivals:
     def interim(self, fetch: "Fetch", status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
         """The origin sent a 1xx response: pass it on to those who know what that is (RFC 9110 §15.2)."""
         exchange = fetch.exchange
-        if exchange.minor and not exchange.response_started:
+        if exchange.minor and not exchange.response_started and not fetch.is_inherited:
             exchange.client.interim(response.interim_head(status, reason, lines, names))
 
     def head(self, fetch: "Fetch", status: int, reason: bytes, lines: FieldLines, names: Names) -> None:
@@ -55,21 +55,23 @@ class Arrivals:
         exchange = fetch.exchange
         pipeline = self._pipeline
         pipeline.stage(exchange, Stage.FIRST_BYTE)
-        exchange.status = exchange.origin_status = status
-        if not fetch.is_cacheable:
-            self._invalidate(exchange, status, names)
-            self._update_from_head(exchange, status, lines, names, fetch.request_ns)
-            self._start(fetch, status, reason, forwarding.response_lines(lines, names, self._withheld), names)
-            return
+        if not fetch.is_inherited:
+            exchange.status = exchange.origin_status = status
         flight = fetch.flight
-        stale = None if flight is None else flight.stale
-        if flight is None or stale is None:
-            self._filled(fetch, flight, status, reason, lines, names)
-        elif status == 304:
-            self._validated(fetch, flight, stale, lines, names)
-        elif policy.is_error(status) and policy.stale_on_error(stale.stored, exchange.names, time.time_ns()):
-            self._stale_instead(flight, stale)
+        stale = exchange.entry if flight is None else flight.stale
+        if (
+            stale is not None
+            and policy.is_error(status)
+            and policy.stale_on_error(stale.stored, exchange.names, time.time_ns())
+        ):
+            self._stale_instead(fetch, stale, f"status-{status}", None)
             fetch.cancel(None)
+        elif not fetch.is_cacheable:
+            self._invalidate(exchange, status, names)
+            self._update_from_head(fetch, status, lines, names)
+            self._start(fetch, status, reason, forwarding.response_lines(lines, names, self._withheld), names)
+        elif flight is not None and stale is not None and status == 304:
+            self._validated(fetch, flight, stale, lines, names)
         else:
             self._filled(fetch, flight, status, reason, lines, names)
 
@@ -111,22 +113,15 @@ class Arrivals:
         exchange = fetch.exchange
         flight = fetch.flight
         stale = exchange.entry if flight is None else flight.stale
-        may_be_stale = stale is not None and policy.stale_on_error(stale.stored, exchange.names, time.time_ns())
-        if flight is None:
-            if exchange.response_started:
-                pipeline.broken(exchange, error)
-            elif stale is not None and may_be_stale:
-                exchange.detail = error.code
-                pipeline.serve(exchange, stale, "STALE")
-            else:
-                pipeline.refuse(exchange, error)
+        if stale is not None and not exchange.response_started and (flight is None or flight.filling is None):
+            self._stale_instead(fetch, stale, error.code, error)
             return
-        if stale is not None and may_be_stale and not exchange.response_started:
-            self._stale_instead(flight, stale, error.code)
-            return
-        pipeline.departures.landed(flight)
-        readers, flight.readers = flight.readers, []
-        for one in [exchange, *flight.released(), *(reader for reader in readers if reader is not exchange)]:
+        ending = [exchange]
+        if flight is not None:
+            pipeline.departures.landed(flight)
+            readers, flight.readers = flight.readers, []
+            ending += [*flight.released(), *(reader for reader in readers if reader is not exchange)]
+        for one in ending:
             one.flight = None
             if one.is_over:
                 continue
@@ -148,125 +143,168 @@ class Arrivals:
             flight.stale = exchange.entry = None
             pipeline.departures.depart(flight, exchange)
             return
-        entry, is_shareable = self._freshened(exchange, stale, lines, names, fetch.request_ns, 200)
+        entry, is_stored = self._freshened(fetch, stale, lines, names, 200)
         pipeline.departures.landed(flight)
-        exchange.flight = None
         waiting = flight.released()
-        pipeline.serve(exchange, entry, "REVALIDATED")
-        if is_shareable:
-            self._share(waiting, entry)
-            return
+        exchange.flight = None
+        exchange.now_ns = time.time_ns()
+        if fetch.is_inherited:
+            waiting.insert(0, exchange)
+        else:
+            pipeline.serve(exchange, entry, "REVALIDATED")
+        is_shared = is_stored and is_shareable(entry.stored, exchange.plan.route.rules, exchange.now_ns)
         for one in waiting:
-            pipeline.departures.again(one)
+            if not is_stored or not suits(one, entry.stored):
+                pipeline.departures.again(one)
+                continue
+            one.entry = entry
+            if is_shared:
+                pipeline.serve(one, entry, "COLLAPSED")
+            else:
+                pipeline.departures.go_alone(one)
 
     def _freshened(
-        self, exchange: Exchange, stale: Entry, lines: FieldLines, names: Names, request_ns: int, status: int
+        self, fetch: "Fetch", stale: Entry, lines: FieldLines, names: Names, status: int
     ) -> tuple[Entry, bool]:
         """The stored response with the fields of a 304 or a HEAD, and whether it has taken the place of the old one:
         only then is it for others, too. Where the new fields forbid that, the old one is no longer stored either.
         """
         now_ns = time.time_ns()
+        asked = fetch.asked
         update = forwarding.stored_lines(forwarding.response_lines(lines, names, self._withheld), names)
         stored = stale.stored
         fields = policy.updated_fields(stored, update, names, now_ns)
         storing = policy.storing(
-            b"GET", exchange.target, exchange.names, status, fields, exchange.plan.route.rules, request_ns, now_ns
+            b"GET", asked.target, asked.names, status, fields, asked.plan.route.rules, fetch.request_ns, now_ns
         )
         if storing.terms is None or storing.vary != stored.vary:
             if not storing.verdict.of_request:
                 self._pipeline.cache.drop(stale)
             return stale.with_stored(policy.freshened(stored, update, names, None, now_ns)), False
-        fresh = policy.freshened(stored, update, names, storing.terms, now_ns, storing.without)
-        fetch = exchange.fetch
-        if fetch is not None:
-            fresh = msgspec.structs.replace(
-                fresh,
-                filled_by=response.filled_by(exchange, fetch.attempt),
-                purge_seq=fetch.purge_seq,
-                tags=tags_of(names) or stored.tags,
-            )
+        fresh = msgspec.structs.replace(
+            policy.freshened(stored, update, names, storing.terms, now_ns, storing.without),
+            filled_by=response.filled_by(asked, fetch.attempt),
+            purge_seq=fetch.purge_seq,
+            tags=tags_of(names) or stored.tags,
+        )
         entry = stale.with_stored(fresh)
         return entry, self._pipeline.cache.freshen(stale, entry)
 
-    def _stale_instead(self, flight: Flight, stale: Entry, why: str = "") -> None:
-        """The origin failed, and what is stored may be served all the same (RFC 5861 §4)."""
+    def _stale_instead(self, fetch: "Fetch", stale: Entry, why: str, error: ProxyError | None) -> None:
+        """The origin failed: whoever may is served what is stored all the same (RFC 5861 §4). The others are told so
+        where there was no answer at all, else they ask on their own.
+        """
         pipeline = self._pipeline
-        fetch = flight.fetch
-        waiting = flight.released()
-        pipeline.departures.landed(flight)
-        if fetch is not None:
-            exchange = fetch.exchange
-            exchange.flight = None
-            exchange.detail = why or f"status-{exchange.origin_status}"
-            pipeline.serve(exchange, stale, "STALE")
-        self._share(waiting, stale)
-
-    def _share(self, waiting: list[Exchange], entry: Entry) -> None:
-        """Answer those who waited for a validation; whose request selects another response goes on its own."""
-        pipeline = self._pipeline
-        stored = entry.stored
-        for exchange in waiting:
-            if suits(exchange, stored):
-                exchange.entry = entry
-                pipeline.serve(exchange, entry, "COLLAPSED")
+        owner = fetch.exchange
+        flight = fetch.flight
+        wanting = [owner]
+        if flight is not None:
+            pipeline.departures.landed(flight)
+            wanting += flight.released()
+        now_ns = time.time_ns()
+        for one in wanting:
+            one.flight = None
+            one.now_ns = now_ns
+            if not suits(one, stale.stored):
+                pipeline.departures.again(one)
+            elif policy.stale_on_error(stale.stored, one.names, now_ns):
+                one.detail = why
+                pipeline.serve(one, stale, "STALE" if one is owner else "COLLAPSED")
+            elif error is not None:
+                pipeline.refuse(one, error)
             else:
-                pipeline.departures.again(exchange)
+                pipeline.departures.go_alone(one)
 
     def _filled(
         self, fetch: "Fetch", flight: Flight | None, status: int, reason: bytes, lines: FieldLines, names: Names
     ) -> None:
         """A whole response: it fills the cache, or it is its owner's alone."""
+        asked = fetch.asked
         exchange = fetch.exchange
         pipeline = self._pipeline
         now_ns = time.time_ns()
-        rules = exchange.plan.route.rules
+        rules = asked.plan.route.rules
         kept = forwarding.response_lines(lines, names, self._withheld)
         storing = policy.storing(
-            exchange.method, fetch.sent_target, exchange.names, status, names, rules, fetch.request_ns, now_ns
+            asked.method, fetch.sent_target, asked.names, status, names, rules, fetch.request_ns, now_ns
         )
         too_large = response.length(names) > rules.max_object_bytes
         if storing.terms is None or too_large:
             exchange.detail = "too-large" if too_large else storing.verdict.value
-            is_kept = flight is not None and flight.stale is not None and policy.is_error(status)
-            if too_large or not (is_kept or storing.verdict.of_request or status in _OF_REQUEST):
+            is_of_request = storing.verdict.of_request or status in _OF_REQUEST
+            is_outlived = is_of_request or policy.is_error(status)
+            has_stale = flight is not None and flight.stale is not None
+            if too_large or not (is_of_request or (has_stale and is_outlived)):
                 self._remember(exchange, exchange.detail, status)
-            waiting = [] if flight is None else self._shared_nothing(fetch, flight, status)
-            self._start(fetch, status, reason, kept, names)
+            waiting = [] if flight is None else self._shared_nothing(fetch, flight, is_dropped=not is_outlived)
+            if not fetch.is_inherited:
+                self._start(fetch, status, reason, kept, names)
             for one in waiting:
                 pipeline.departures.go_alone(one)
             return
+        stored = response.stored(asked, fetch, status, reason, kept, names, storing, now_ns)
+        is_whole = flight is not None
         if flight is None:
             flight = pipeline.departures.solo(fetch)
-            is_stripped = False
-        else:
-            is_stripped = True
-        stored = response.stored(exchange, fetch, status, reason, kept, names, storing, now_ns)
-        exchange.is_stored = True
         flight.filling = Filling(stored, rules.max_object_bytes)
         flight.length = response.length(names) if b"content-length" in names else None
         flight.phase = Phase.STREAMING
-        pipeline.departures.streams(flight)
-        exchange.position = 0
-        flight.readers.append(exchange)
-        if is_stripped and is_unchanged(exchange, stored):
-            pipeline.departures.mute(exchange, stored)
+        flight.is_shared = is_shareable(stored, rules, now_ns) and not pipeline.departures.is_purged(flight)
+        waiting = flight.released()
+        if flight.is_shared:
+            pipeline.departures.streams(flight)
         else:
-            self._start(fetch, status, reason, kept, names)
-        is_purged = pipeline.departures.is_purged(flight)
-        for one in flight.released():
-            if flight.matches(one) and not is_purged:
-                pipeline.departures.attach(flight, one)
+            pipeline.departures.closed(flight)
+        if fetch.is_inherited:
+            exchange.flight = exchange.fetch = None
+            waiting.insert(0, exchange)
+        else:
+            exchange.is_stored = True
+            if is_whole and is_unchanged(exchange, stored):
+                pipeline.departures.unchanged(exchange, stored)
             else:
-                pipeline.departures.again(one)
+                exchange.position = 0
+                flight.readers.append(exchange)
+                self._start(fetch, status, reason, kept, names)
+        self._share(fetch, flight, waiting)
 
-    def _shared_nothing(self, fetch: "Fetch", flight: Flight, status: int) -> list[Exchange]:
-        """A flight's response is not stored, so it is its owner's alone; the others, who go on their own."""
+    def _share(self, fetch: "Fetch", flight: Flight, waiting: list[Exchange]) -> None:
+        """A response is being stored: those who waited for it, and may have it, are fed from now on."""
+        departures = self._pipeline.departures
+        for one in waiting:
+            if flight.matches(one):
+                departures.attach(flight, one)
+        if fetch.is_inherited:  # from one who has left; whoever is fed has it now
+            if flight.readers:
+                fetch.hand_to(flight.readers[0])
+            else:
+                fetch.cancel(None)
+                departures.landed(flight)
+        for one in waiting:
+            if one.is_over or one.flight is flight:
+                continue
+            if flight.is_shared:
+                departures.again(one)
+            else:
+                one.entry = None
+                departures.go_alone(one)
+
+    def _shared_nothing(self, fetch: "Fetch", flight: Flight, *, is_dropped: bool) -> list[Exchange]:
+        """A flight's response is not stored, so it is that of whose request it answers; the others go on their own."""
         pipeline = self._pipeline
-        if flight.stale is not None and not policy.is_error(status):
-            pipeline.cache.drop(flight.stale)
-        fetch.flight = fetch.exchange.flight = None
+        exchange = fetch.exchange
+        waiting = flight.released()
+        if fetch.is_inherited:
+            waiting.insert(0, exchange)
+            exchange.fetch = None
+            fetch.cancel(None)
+        fetch.flight = exchange.flight = None
         pipeline.departures.landed(flight)
-        return flight.released()
+        if is_dropped and flight.stale is not None:
+            pipeline.cache.drop(flight.stale)
+            for one in waiting:
+                one.entry = None
+        return waiting
 
     def _remember(self, exchange: Exchange, why: str, status: int) -> None:
         """Note that responses to this key are not stored, so that nobody waits for one (Varnish: hit-for-miss)."""
@@ -291,16 +329,15 @@ class Arrivals:
             if plan is not None and plan.route.cache:
                 pipeline.cache.invalidate(plan.url, time.time_ns())
 
-    def _update_from_head(
-        self, exchange: Exchange, status: int, lines: FieldLines, names: Names, request_ns: int
-    ) -> None:
+    def _update_from_head(self, fetch: "Fetch", status: int, lines: FieldLines, names: Names) -> None:
         """Freshen what is stored by what a HEAD tells of it, or forget it (RFC 9111 §4.3.5)."""
+        exchange = fetch.exchange
         entry = exchange.entry
         if entry is None or exchange.method != b"HEAD":
             return
         update = policy.head_update(entry.stored, len(entry.body), status, names)
         if update is HeadUpdate.FRESHEN:
-            self._freshened(exchange, entry, lines, names, request_ns, status)
+            self._freshened(fetch, entry, lines, names, status)
         elif update is HeadUpdate.INVALIDATE:
             self._pipeline.cache.drop(entry)
 

@@ -16,7 +16,7 @@ from edgeproxy.ledger import Stage
 from edgeproxy.proxy import response
 from edgeproxy.proxy.background import NoClient
 from edgeproxy.proxy.exchange import Exchange
-from edgeproxy.proxy.flight import Flight, Phase, suits
+from edgeproxy.proxy.flight import Flight, Phase, is_shareable, suits
 from edgeproxy.proxy.framing import Framing
 from edgeproxy.proxy.serving import is_unchanged
 from edgeproxy.proxy.upstream.fetch import Fetch
@@ -49,12 +49,20 @@ class Departures:
         self._fetch(exchange, None, is_cacheable=False)
 
     def go_alone(self, exchange: Exchange) -> None:
-        """Forward the request as it came; the response may be stored, but nobody waits for it."""
-        exchange.cache = "MISS" if exchange.entry is None else "EXPIRED"
-        self._fetch(exchange, None, is_cacheable=True)
+        """Forward the request as it came, or validate what is stored for it; the new response may be stored, but nobody
+        waits for it.
+        """
+        entry = exchange.entry
+        if entry is None:
+            exchange.cache = "MISS"
+            self._fetch(exchange, None, is_cacheable=True)
+        else:
+            exchange.cache = "EXPIRED"
+            self.depart(Flight(self, exchange.cache_key, entry), exchange)
 
     def again(self, exchange: Exchange) -> None:
         """What a request waited for is not for it: look for the right one."""
+        exchange.fetch = exchange.entry = None
         self.miss(exchange, None, "MISS", "vary-miss")
 
     def miss(self, exchange: Exchange, entry: Entry | None, word: str, reason: str) -> None:
@@ -69,8 +77,8 @@ class Departures:
         if flight is not None and flight.matches(exchange) and not self.is_purged(flight):
             self._join(flight, exchange)
             return
-        if entry is None and b"range" in exchange.names:
-            self.go_alone(exchange)  # a part of what may be large: the whole is not fetched for it
+        if self._leads_nobody(exchange, entry):
+            self.go_alone(exchange)
             return
         flight = Flight(self, exchange.cache_key, entry)
         flight.keys.append(key)
@@ -82,6 +90,17 @@ class Departures:
             flight.phase = Phase.ELSEWHERE
             self._join(flight, exchange)
             asyncio.get_running_loop().call_later(ELSEWHERE_POLL_S, self._look_elsewhere, flight)
+
+    @staticmethod
+    def _leads_nobody(exchange: Exchange, entry: Entry | None) -> bool:
+        """Whether it can be told beforehand that a request's response is for nobody else."""
+        names = exchange.names
+        rules = exchange.plan.route.rules
+        if b"authorization" in names and not rules.authorized:
+            return True  # it will not be stored (RFC 9111 §3.5)
+        if entry is None:
+            return b"range" in names  # a part of what may be large: the whole is not fetched for it
+        return not is_shareable(entry.stored, rules, entry.stored.stored_ns)
 
     def _flight_key(self, exchange: Exchange) -> bytes:
         """Under which key a flight for the same response is known: its variant's, as far as Vary is known."""
@@ -157,6 +176,8 @@ class Departures:
         """Validate a stale response in the background, in a trace of its own (RFC 5861 §3)."""
         if self._flight_key(cause) in self._flights or self.pipeline.draining or cause.method == b"HEAD":
             return
+        if self._leads_nobody(cause, entry) or not self.cache.claim(cause.cache_key):
+            return  # nothing would come of it, or another worker is at it
         client = NoClient(self.pipeline, cause.client.address)
         exchange = Exchange(client, b"GET", cause.target, 1, cause.lines, cause.names, time.monotonic())
         exchange.host = cause.host
@@ -167,10 +188,10 @@ class Departures:
         exchange.now_ns = time.time_ns()
         exchange.trace = self.pipeline.tracer.begin(exchange.now_ns, None, None, True)
         exchange.caused_by = response.traceparent(cause)
-        if not self.pipeline.accounts.open(exchange):
-            return
-        self.background.add(exchange)
-        self.miss(exchange, entry, "EXPIRED", "stale")
+        if self.pipeline.accounts.open(exchange):
+            self.background.add(exchange)
+            self.miss(exchange, entry, "EXPIRED", "stale")
+        self.cache.release(cause.cache_key)  # the flight has taken one of its own
 
     def solo(self, fetch: Fetch) -> Flight:
         """A flight for a fetch that nobody waits for, its response turning out to be one that is stored."""
@@ -193,6 +214,11 @@ class Departures:
     def landed(self, flight: Flight) -> None:
         """Nobody can join a flight any more."""
         flight.phase = Phase.LANDED
+        self.closed(flight)
+
+    def closed(self, flight: Flight) -> None:
+        """Nobody else is to join a flight, or to wait for it in another worker; those on board stay."""
+        flight.unwatch()
         for key in flight.keys:
             if self._flights.get(key) is flight:
                 del self._flights[key]
@@ -200,23 +226,34 @@ class Departures:
             flight.claimed = False
             self.cache.release(flight.key)
 
+    def given_up(self, flight: Flight) -> None:
+        """What a flight brings is of no use to anybody."""
+        if flight.fetch is not None:
+            flight.fetch.cancel(None)
+        self.landed(flight)
+        readers, flight.readers = flight.readers, []
+        for exchange in readers:
+            exchange.detail = "too-large"
+            self.reader_done(flight, exchange)
+
     def attach(self, flight: Flight, exchange: Exchange) -> None:
         """Have a request be fed from a flight's response as it comes."""
         filling = flight.filling
         if filling is None:
             return
         stored = filling.stored
-        exchange.flight = flight
         exchange.cache = "COLLAPSED"
-        exchange.position = 0
         exchange.status = stored.status
         exchange.filled_by = stored.filled_by
+        exchange.now_ns = time.time_ns()
         exchange.cache_age = max(0, exchange.now_ns - stored.born_ns) // 1_000_000_000
-        flight.readers.append(exchange)
         if is_unchanged(exchange, stored):
-            self.mute(exchange, stored)
-        else:
-            self._start_stored(flight, exchange, stored)
+            self.unchanged(exchange, stored)
+            return
+        exchange.flight = flight
+        exchange.position = 0
+        flight.readers.append(exchange)
+        self._start_stored(flight, exchange, stored)
         flight.catch_up(exchange)
 
     def _start_stored(self, flight: Flight, exchange: Exchange, stored: Stored) -> None:
@@ -228,15 +265,16 @@ class Departures:
         exchange.client.start(exchange, head, framing)
         self.pipeline.stage(exchange, Stage.STREAMING)
 
-    def mute(self, exchange: Exchange, stored: Stored) -> None:
-        """The client gets a 304, the cache the body."""
-        exchange.is_mute = True
+    def unchanged(self, exchange: Exchange, stored: Stored) -> None:
+        """The client has what is being stored: it gets a 304 at once, the cache the body."""
+        exchange.flight = None
         exchange.status = 304
         entry = Entry(stored, b"")
         decoration = self.pipeline.decorator.stored(exchange, entry, time.monotonic() - exchange.started)
         head = f"{entry.head_304}{decoration}{exchange.client.persistence(exchange)}\r\n"
         exchange.client.start(exchange, head.encode("latin-1"), Framing.NONE)
-        self.pipeline.stage(exchange, Stage.STREAMING)
+        exchange.client.end(exchange, None)
+        self.pipeline.done(exchange)
 
     def reader_done(self, flight: Flight, exchange: Exchange) -> None:
         """A request has had all of a flight's response."""

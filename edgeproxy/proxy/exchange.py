@@ -3,6 +3,7 @@
 Knows no protocol and decides nothing: the client's side fills in what was asked, the pipeline what it did.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeproxy.ledger import Stage
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.flight import Flight
     from edgeproxy.proxy.http1 import ClientConnection
     from edgeproxy.proxy.plan import Plan
+    from edgeproxy.proxy.upstream.attempt import Attempt
     from edgeproxy.proxy.upstream.fetch import Fetch
     from edgeproxy.tracing import RequestTrace
 
@@ -25,6 +27,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "attempts",
         "body_complete",
         "bytes_in",
         "bytes_out",
@@ -45,7 +48,6 @@ class Exchange:
         "has_body",
         "held",
         "host",
-        "is_mute",
         "is_over",
         "is_stored",
         "keep_alive",
@@ -110,13 +112,13 @@ class Exchange:
         self.slot = 0
         self.seq = 0
         self.fetch: Fetch | None = None
+        self.attempts: Sequence[Attempt] = ()
+        """What was tried at the origin on its account."""
         self.flight: Flight | None = None
         self.entry: Entry | None = None
         """The stored response that was found for it, fresh or not."""
         self.is_over = False
         """Whether its record is published."""
-        self.is_mute = False
-        """Whether its client has had all it gets of a response that is still being stored."""
         self.caused_by: str | None = None
         """For what the edge fetches on its own account: the traceparent of the request that was the cause."""
         self.error: ProxyError | None = None

@@ -2,7 +2,9 @@
 
 The request whose miss began it owns the fetch and gives it its trace; the others are collapsed onto it. While the head
 is awaited they wait (bounded by `cache.collapse_timeout`); once the response turns out to be one that is stored, all
-are fed from the same pieces, each at its own pace. Decides nothing: what a response means is the pipeline's business.
+are fed from the same pieces, each at its own pace. When the owner leaves, another inherits the fetch, but not the
+answer as its own: it was asked for with the fields of the one who left. Decides nothing: what a response means is
+`arrivals`' business.
 
 `Phase` goes AWAITING → STREAMING → LANDED, or from AWAITING to LANDED where there is nothing to share. ELSEWHERE comes
 before AWAITING while another worker of the node fetches the same.
@@ -12,10 +14,12 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from edgeproxy.cache import Entry, Filling, Stored, variant
+from edgeproxy.cache import Entry, Filling, Stored, policy, variant
+from edgeproxy.cache.policy import Reuse
+from edgeproxy.cache.rules import Rules
 from edgeproxy.proxy.deadlines import NEVER, Deadlines
 from edgeproxy.proxy.exchange import Exchange
-from edgeproxy.proxy.fields import FieldLines
+from edgeproxy.proxy.fields import FieldLines, Names
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.departures import Departures
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 BACKLOG_BYTES = 1024 * 1024
 """How far a fetch may be ahead of the fastest of its readers. Slower ones find the pieces in what is being stored."""
+
+_NO_FIELDS: Names = {}
 
 
 class Phase(Enum):
@@ -50,6 +56,7 @@ class Flight:
         "fetch",
         "filling",
         "is_paused",
+        "is_shared",
         "key",
         "keys",
         "length",
@@ -78,6 +85,8 @@ class Flight:
         self.trailers: FieldLines | None = None
         self.claimed = False
         self.is_paused = False
+        self.is_shared = True
+        """Whether others may have the response, as far as it is known."""
         self.deadline = NEVER
         self._since: list[float] = []
 
@@ -102,36 +111,36 @@ class Flight:
         tired, self.waiting = self.waiting[:late], self.waiting[late:]
         del self._since[:late]
         self.deadline = self._since[0] + self._departures.timeout_s if self._since else NEVER
+        _on_their_own(tired)
         for exchange in tired:
-            exchange.flight = None
             self._departures.go_alone(exchange)
 
     def first(self) -> Exchange:
         """Who has waited longest, no longer doing so; there must be somebody."""
         del self._since[0]
         exchange = self.waiting.pop(0)
-        exchange.flight = None
+        _on_their_own([exchange])
         return exchange
 
     def released(self) -> list[Exchange]:
         """Those who wait, no longer doing so."""
         waiting, self.waiting = self.waiting, []
         self._since.clear()
-        for exchange in waiting:
-            exchange.flight = None
+        _on_their_own(waiting)
+        self.unwatch()
+        return waiting
+
+    def unwatch(self) -> None:
+        """Nobody waits for the head any more."""
         self.deadline = NEVER
         self._deadlines.watched.discard(self)
-        return waiting
 
     def matches(self, exchange: Exchange) -> bool:
         """Whether a request may have this response, as far as its head is known (RFC 9111 §4.1)."""
         filling = self.filling
         if filling is None:
             return self.phase is not Phase.LANDED
-        if filling.is_too_large:
-            return False
-        stored = filling.stored
-        return suits(exchange, stored)
+        return self.is_shared and not filling.is_too_large and suits(exchange, filling.stored)
 
     # --- those who are fed the body
 
@@ -165,8 +174,6 @@ class Flight:
     def _serve(self, exchange: Exchange, filling: Filling) -> None:
         pieces = filling.pieces
         client = exchange.client
-        if exchange.is_mute:
-            exchange.position = len(pieces)
         while exchange.position < len(pieces) and not client.is_congested:
             data = pieces[exchange.position]
             exchange.position += 1
@@ -179,15 +186,19 @@ class Flight:
     def _pace(self, filling: Filling) -> None:
         """Read on as fast as the fastest reader takes it; as the slowest, where the pieces are not kept."""
         fetch = self.fetch
-        taking = [exchange for exchange in self.readers if not exchange.is_mute]
-        if fetch is None or self.phase is Phase.LANDED or not taking:
+        readers = self.readers
+        if fetch is None or self.phase is Phase.LANDED:
             return
         if filling.is_too_large:
-            behind = min(exchange.position for exchange in taking)
-            self._forget(filling, behind)
-            ahead_bytes = filling.size_bytes - min(exchange.bytes_out for exchange in taking)
+            if all(exchange.caused_by is not None for exchange in readers):
+                self._departures.given_up(self)  # it will not be stored, and no client takes it
+                return
+            self._forget(filling, min(exchange.position for exchange in readers))
+            ahead_bytes = filling.size_bytes - min(exchange.bytes_out for exchange in readers)
         else:
-            ahead_bytes = filling.size_bytes - max(exchange.bytes_out for exchange in taking)
+            ahead_bytes = filling.size_bytes - max(
+                (exchange.bytes_out for exchange in readers), default=filling.size_bytes
+            )
         if self.is_paused:
             if ahead_bytes < BACKLOG_BYTES // 2:
                 self.is_paused = False
@@ -216,14 +227,15 @@ class Flight:
             del self.waiting[index]
             del self._since[index]
         fetch = self.fetch
-        if fetch is None or fetch.exchange is not exchange or self.phase is Phase.LANDED:
+        if fetch is None or self.phase is Phase.LANDED:
             return
-        heir = self._heir()
-        if heir is None:
-            fetch.cancel(None)
-            self._departures.landed(self)
-            return
-        fetch.hand_to(heir)
+        if fetch.exchange is exchange:
+            heir = self._heir()
+            if heir is None:
+                fetch.cancel(None)
+                self._departures.landed(self)
+                return
+            fetch.hand_to(heir)
         if self.filling is not None:
             self._pace(self.filling)
 
@@ -235,6 +247,21 @@ class Flight:
         heir = self.first()
         heir.flight = self
         return heir
+
+
+def _on_their_own(exchanges: list[Exchange]) -> None:
+    """They wait for this no longer; what becomes of them begins now."""
+    now_ns = time.time_ns()
+    for exchange in exchanges:
+        exchange.flight = None
+        exchange.now_ns = now_ns
+
+
+def is_shareable(stored: Stored, rules: Rules, now_ns: int) -> bool:
+    """Whether a response that has just come may answer others than the one who asked for it: those whose requests are
+    collapsed reuse it (RFC 9111 §4), so it must be fresh, or one that may be served stale.
+    """
+    return policy.reuse(stored, _NO_FIELDS, rules, now_ns) is not Reuse.VALIDATE
 
 
 def suits(exchange: Exchange, stored: Stored) -> bool:

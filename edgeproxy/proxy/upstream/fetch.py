@@ -71,9 +71,14 @@ class Fetch:
         self.flight = flight
         self.is_cacheable = is_cacheable
         self.exchange = exchange
+        """Whose account it is on."""
+        self.asked = exchange
+        """Whose request the origin is sent, in whose trace: the same, unless it has left and handed the fetch on."""
         self.pool = pool
         self.phase = Phase.WAITING
-        self.attempts: list[Attempt] = []
+        self.attempts: list[Attempt] = list(exchange.attempts)
+        self._repeatable = pool.origin.retries + len(self.attempts)
+        exchange.attempts = self.attempts
         self.attempt: Attempt
         self.request_ns = exchange.now_ns
         """When the request was made, for the age of its response (RFC 9111 §4.2.3), nanoseconds since the epoch."""
@@ -123,10 +128,18 @@ class Fetch:
         """Whether all of the request has gone to the origin: nothing of its body is to come or held back."""
         return self.exchange.body_complete and not self._body
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the answer is to another's request than that of whose account it is on."""
+        return self.asked is not self.exchange
+
     def hand_to(self, heir: Exchange) -> None:
         """Go on for another request; what was attempted so far stands in the record of the one that leaves."""
         self.exchange = heir
-        self.attempts = []
+        self._repeatable -= len(self.attempts)
+        self.attempts = list(heir.attempts)
+        self._repeatable += len(self.attempts)
+        heir.attempts = self.attempts
         heir.fetch = self
 
     # --- the pool's calls
@@ -163,7 +176,7 @@ class Fetch:
         attempt.reused = reused
         attempt.address = connection.address.text
         self.phase = Phase.SENDING
-        traceparent = self.pipeline.tracer.outgoing(exchange.trace, attempt.span_id)
+        traceparent = self.pipeline.tracer.outgoing(self.asked.trace, attempt.span_id)
         head = b"%b%b%b" % (self._head, forwarding.attempt_fields(traceparent), self._fields)
         self._sent = time.monotonic()
         connection.send(head)
@@ -307,7 +320,7 @@ class Fetch:
             return error.code != "origin_busy" and self.pool.untried(self._tried)
         if isinstance(error, OriginTimeout) or self._body_sent or self.exchange.method not in _IDEMPOTENT:
             return False
-        return error.code == "origin_closed" and len(self.attempts) <= self.pool.origin.retries
+        return error.code == "origin_closed" and len(self.attempts) <= self._repeatable
 
     def _send_body(self, connection: OriginConnection, data: bytes) -> None:
         self._body_sent = True
