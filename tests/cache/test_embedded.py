@@ -170,8 +170,9 @@ async def test_what_was_there_is_there_after_everybody_was_killed(place: Place) 
 
 
 async def test_a_reader_killed_in_the_middle_of_a_look_up_keeps_nobody_from_using_pages_again(place: Place) -> None:
-    die_reading(place)
     with place.opened() as store:
+        await put(store, entry())
+        await asyncio.to_thread(die_reading, place)
         for index in range(60):
             await put(store, entry(URL + b"/%d" % (index % 3), os.urandom(MIB // 2)))
         assert store.stats().failures == 0
