@@ -110,6 +110,7 @@ def test_nothing_is_guessed_where_the_route_says_so() -> None:
         pytest.param([("Date", date(-20)), ("Date", date(-30))], 0, 0, id="4.2.3-several-dates-are-none"),
         pytest.param([("Age", "20"), ("Age", "90")], 0, 20, id="5.1-the-first-age-counts"),
         pytest.param([("Age", "20, 90")], 0, 20, id="5.1-the-first-of-a-list"),
+        pytest.param([("Age", "20 , 90")], 0, 20, id="5.1-the-first-of-a-list-with-spaces"),
         pytest.param([("Age", "old, 90")], 0, 0, id="5.1-the-first-of-a-list-is-invalid"),
         pytest.param([("Age", "old")], 0, 0, id="5.1-an-invalid-age-is-ignored"),
         pytest.param([("Age", "-5")], 0, 0, id="5.1-a-negative-age-is-ignored"),

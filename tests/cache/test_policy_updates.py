@@ -215,5 +215,13 @@ def test_a_response_without_validators_is_told_by_its_length(
     assert policy.head_update(stored(), body_bytes, 200, fields(("Content-Length", length))) is expected
 
 
+@pytest.mark.parametrize(("etag", "last_modified"), [(b'"a"', None), (None, date()), (b'"a"', date())])
+def test_a_head_without_validators_proves_nothing_of_a_response_with_any(
+    etag: bytes | None, last_modified: bytes | None
+) -> None:
+    entry = stored(etag=etag, last_modified=last_modified)
+    assert policy.head_update(entry, 5, 200, fields(("Content-Length", "5"))) is HeadUpdate.NOTHING
+
+
 def test_a_head_says_nothing_of_a_stored_error() -> None:
     assert policy.head_update(stored(status=404), 5, 200, {}) is HeadUpdate.NOTHING
