@@ -15,10 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HOT = (
     "ledger/writer.py",
     *(f"tracing/{name}.py" for name in ("context", "ids", "sampler")),
-    *(
-        f"cache/{name}.py"
-        for name in ("conditional", "entry", "filling", "key", "memory", "poisoning", "ranges", "tiers")
-    ),
+    *(f"cache/{name}.py" for name in ("conditional", "conditions", "entry", "filling", "key", "memory", "poisoning")),
+    *(f"cache/{name}.py" for name in ("ranges", "readings", "tiers")),
     *(
         f"proxy/{name}.py"
         for name in (
