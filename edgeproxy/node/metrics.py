@@ -54,6 +54,11 @@ COUNTERS = (
     Family("connections", "Client connections accepted.", {Counter.CONNECTIONS: ""}),
     Family("origin_connects", "Connections opened to origins.", {Counter.ORIGIN_CONNECTS: ""}),
     Family("origin_retries", "Origin attempts after the first of a request.", {Counter.ORIGIN_RETRIES: ""}),
+    Family(
+        "cache_refreshes",
+        "Stale responses validated in the background; no requests of clients'.",
+        {Counter.CACHE_REFRESHES: ""},
+    ),
     Family("cache_evictions", "Entries evicted from hot memory.", {Counter.CACHE_EVICTIONS: ""}),
     Family("ledger_full", "Lines a worker wrote to the log itself, its ledger being full.", {Counter.RING_FULL: ""}),
     Family("log_lines_lost", "Lines that neither ledger nor log took.", {Counter.LINES_LOST: ""}),

@@ -102,6 +102,10 @@ class Departures:
             return b"range" in names  # a part of what may be large: the whole is not fetched for it
         return not is_shareable(entry.stored, rules, entry.stored.stored_ns)
 
+    def is_fetching(self, exchange: Exchange) -> bool:
+        """Whether what this request is for is being fetched by this worker."""
+        return self._flight_key(exchange) in self._flights
+
     def _flight_key(self, exchange: Exchange) -> bytes:
         """Under which key a flight for the same response is known: its variant's, as far as Vary is known."""
         key = exchange.cache_key
@@ -174,7 +178,7 @@ class Departures:
 
     def refresh(self, cause: Exchange, entry: Entry) -> None:
         """Validate a stale response in the background, in a trace of its own (RFC 5861 §3)."""
-        if self._flight_key(cause) in self._flights or self.pipeline.draining or cause.method == b"HEAD":
+        if self.is_fetching(cause) or self.pipeline.draining or cause.method == b"HEAD":
             return
         if self._leads_nobody(cause, entry) or not self.cache.claim(cause.cache_key):
             return  # nothing would come of it, or another worker is at it

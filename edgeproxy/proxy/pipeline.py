@@ -167,7 +167,10 @@ class Pipeline:
             self.departures.pass_on(exchange, "BYPASS", "method")
 
     def _hit(self, exchange: Exchange, entry: Entry, status: int, head: str, body: bytes) -> None:
-        age = exchange.cache_age = (exchange.now_ns - entry.born_ns) // 1_000_000_000
+        age = (exchange.now_ns - entry.born_ns) // 1_000_000_000
+        if age < 0:  # noqa: PLR1730 the clock was set back; a call costs 60 ns with every hit
+            age = 0
+        exchange.cache_age = age
         exchange.filled_by = entry.filled_by
         exchange.status = status
         elapsed_s = time.monotonic() - exchange.started
@@ -193,8 +196,10 @@ class Pipeline:
             return
         key = exchange.cache_key = route.key.primary(plan.url, names) if route.key.has_request_parts else plan.key
         entry = self.cache.get(key, names)
-        if entry is not None and exchange.now_ns < entry.stored.fresh_until_ns:
-            self.decide(exchange, entry)
+        if entry is not None and (
+            exchange.now_ns < entry.stored.fresh_until_ns or self.departures.is_fetching(exchange)
+        ):
+            self.decide(exchange, entry)  # the store knows nothing newer
         else:
             self.stage(exchange, Stage.LOOKUP)
             self.cache.lookup(key, names, entry, partial(self.decide, exchange))
