@@ -44,8 +44,8 @@ class Store(Protocol):
         when it could not be stored.
         """
 
-    def freshen(self, entry: Entry) -> None:
-        """Store the entry's head anew; its body is as it was."""
+    def freshen(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
+        """Store the entry's head anew; its body is as it was. `done` is called as with `put`."""
 
     def discard(self, key: bytes) -> None:
         """Forget all variants of a primary key."""

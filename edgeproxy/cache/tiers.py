@@ -113,14 +113,19 @@ class Tiers:
         if is_claimed:
             self.release(key)
 
-    def freshen(self, old: Entry, entry: Entry) -> bool:
-        """Put a freshened entry in the place of the old one; False when it has been purged since it was asked for."""
+    def freshen(self, old: Entry, entry: Entry, *, is_claimed: bool = False) -> bool:
+        """Put a freshened entry in the place of the old one; False when it has been purged since it was asked for. A
+        claim on its key is given back when other workers can find it; where the answer is False, it is the caller's.
+        """
         if self.usable(entry) is None:
             return False
         self.memory.remove(old)
         self.memory.put(entry)
+        release = partial(self.release, entry.stored.key) if is_claimed else None
         if self.store is not None:
-            self.store.freshen(entry)
+            self.store.freshen(entry, release)
+        elif release is not None:
+            release()
         return True
 
     def drop(self, entry: Entry) -> None:

@@ -188,7 +188,12 @@ class Arrivals:
             tags=tags_of(names) or stored.tags,
         )
         entry = stale.with_stored(fresh)
-        return entry, self._pipeline.cache.freshen(stale, entry)
+        flight = fetch.flight
+        is_claimed = flight is not None and flight.claimed
+        is_stored = self._pipeline.cache.freshen(stale, entry, is_claimed=is_claimed)
+        if flight is not None and is_stored:
+            flight.claimed = False
+        return entry, is_stored
 
     def _stale_instead(self, fetch: "Fetch", stale: Entry, why: str, error: ProxyError | None) -> None:
         """The origin failed: whoever may is served what is stored all the same (RFC 5861 §4). The others are told so

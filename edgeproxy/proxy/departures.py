@@ -162,13 +162,22 @@ class Departures:
     def _found_elsewhere(self, flight: Flight, entry: Entry | None) -> None:
         if flight.phase is not Phase.ELSEWHERE or not flight.waiting:
             return
-        now_ns = time.time_ns()
-        if entry is not None and now_ns < entry.stored.fresh_until_ns:
+        stale = flight.stale
+        if (
+            entry is not None
+            and time.time_ns() < entry.stored.fresh_until_ns
+            and (stale is None or entry.stored.stored_ns > stale.stored.stored_ns)
+        ):
             self.landed(flight)
             for exchange in flight.released():
-                exchange.now_ns = now_ns
-                exchange.forward_reason = ""
-                self.pipeline.decide(exchange, entry if suits(exchange, entry.stored) else None)
+                if entry.stored.uncacheable:
+                    exchange.entry = None
+                    self.go_alone(exchange)
+                elif suits(exchange, entry.stored):
+                    exchange.entry = entry
+                    self.pipeline.serve(exchange, entry, "COLLAPSED")
+                else:
+                    self.again(exchange)
         elif flight.claimed:
             exchange = flight.first()
             exchange.cache = "MISS" if flight.stale is None else "EXPIRED"

@@ -79,10 +79,10 @@ class Held:
                     self.left.set()
 
 
-def ask(edge: Edge, path: str, *fields: str, version: str = "1.1", receive_buffer: int = 0) -> Client:
+def ask(edge: Edge, path: str, *fields: str, version: str = "1.1", receive_buffer: int = 0, source: str = "") -> Client:
     """A connection on which a request has been sent."""
     asked = request(path, *fields).replace(b" HTTP/1.1\r\n", f" HTTP/{version}\r\n".encode(), 1)
-    return edge.connect(receive_buffer=receive_buffer).send(asked)
+    return edge.connect(receive_buffer=receive_buffer, source=source).send(asked)
 
 
 def under_way(edge: Edge, path: str, **stages: int) -> None:

@@ -173,10 +173,11 @@ class EmbeddedStore:
         if not self._writer.give(job) and done is not None:
             asyncio.get_running_loop().call_soon(done)
 
-    def freshen(self, entry: Entry) -> None:
+    def freshen(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
         """Store the entry's head anew; all of it where another response is stored by now."""
-        if not self._broken:
-            self._writer.give(Job(self._writer.freshen, stored=entry.stored, body=entry.body))
+        job = Job(self._writer.freshen, stored=entry.stored, body=entry.body, done=_in_loop(done))
+        if (self._broken or not self._writer.give(job)) and done is not None:
+            asyncio.get_running_loop().call_soon(done)
 
     def discard(self, key: bytes) -> None:
         """Forget all variants of a primary key; from this call on this process does not find them."""
