@@ -24,7 +24,7 @@ from edgeproxy.cache.embedded.tables import Tables
 LOCK_BYTES = 64 * (READERS + 2)
 LEAST_BYTES = 8 * 1024 * 1024
 """A smaller store is made this large."""
-CHECK_TIMEOUT_S = 60.0
+CHECK_TIMEOUT_S = 30.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _log = structlog.get_logger()
