@@ -25,6 +25,11 @@ from edgeproxy.proxy.upstream.pool import OriginPool
 if TYPE_CHECKING:
     from edgeproxy.proxy.pipeline import Pipeline
 
+REFRESH_REST_S = 1.0
+"""How long after a background fetch for a key the next one may begin: one that fails at once is not made anew with
+each request that is served stale."""
+RESTING_MAX = 8192
+"""How many such keys are remembered before remembering starts over."""
 ELSEWHERE_POLL_S = 0.02
 """How often it is asked whether another worker's fetch has come to something."""
 
@@ -41,6 +46,7 @@ class Departures:
         """Fetches that the edge makes on its own account."""
         self._pools = pools
         self._flights: dict[bytes, Flight] = {}
+        self._resting: dict[bytes, float] = {}
 
     def pass_on(self, exchange: Exchange, word: str, reason: str) -> None:
         """Forward the request as it came, and nothing of the response is stored."""
@@ -189,10 +195,17 @@ class Departures:
         """Validate a stale response in the background, in a trace of its own (RFC 5861 §3)."""
         if self.is_fetching(cause) or self.pipeline.draining or cause.method == b"HEAD":
             return
+        now = time.monotonic()
+        key = self._flight_key(cause)
+        if now < self._resting.get(key, 0.0):
+            return
         if self._leads_nobody(cause, entry) or not self.cache.claim(cause.cache_key):
             return  # nothing would come of it, or another worker is at it
+        if len(self._resting) >= RESTING_MAX:
+            self._resting.clear()
+        self._resting[key] = now + REFRESH_REST_S
         client = NoClient(self.pipeline, cause.client.address)
-        exchange = Exchange(client, b"GET", cause.target, 1, cause.lines, cause.names, time.monotonic())
+        exchange = Exchange(client, b"GET", cause.target, 1, cause.lines, cause.names, now)
         exchange.host = cause.host
         exchange.key = cause.key
         exchange.cache_key = cause.cache_key
@@ -267,7 +280,8 @@ class Departures:
         exchange.position = 0
         flight.readers.append(exchange)
         self._start_stored(flight, exchange, stored)
-        flight.catch_up(exchange)
+        if filling.pieces:
+            flight.catch_up(exchange)
 
     def _start_stored(self, flight: Flight, exchange: Exchange, stored: Stored) -> None:
         framing = response.stored_framing(exchange, stored, flight.length)
