@@ -1,12 +1,14 @@
 """What the end-to-end tests of the cache have in common: origins that answer by a script, ways to read answers."""
 
 import re
+import signal
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-from tests.support import Conversation, Handler, Received, Response, raw, reply
+from edgeproxy.cache.embedded import EmbeddedStore
+from tests.support import Conversation, Handler, Node, Received, Response, raw, reply, until
 
 FRESH = "Cache-Control: max-age=60"
 STALE = "Cache-Control: max-age=0"
@@ -77,3 +79,30 @@ def ttl(response: Response) -> int:
     found = re.search(r"; ttl=(-?\d+)", response["cache-status"])
     assert found, response["cache-status"]
     return int(found[1])
+
+
+def in_store(node: Node, path: str) -> None:
+    """Wait until the embedded store has a response for a path, and with it all that the same worker wrote before."""
+
+    def there() -> bool:
+        store = EmbeddedStore.open(node.runtime_dir / "cache" / "store")
+        try:
+            return any(store.variants(f"http://edge.test{path}".encode()))
+        finally:
+            store.close()
+
+    until(there, f"{path} to be in the store")
+
+
+def other_processes(node: Node, how: str) -> None:
+    """Have other processes serve: after a `restart` of the node, a `reload`, or the `kill` of its worker."""
+    before = node.worker_pids
+    if how == "restart":
+        assert node.stop() == 0
+        node.start()
+    elif how == "reload":
+        node.write_config(limits={"headers": 77})
+        node.signal(signal.SIGHUP)
+    else:
+        node.kill_worker()
+    until(lambda: (pids := node.worker_pids) and not set(pids) & set(before), "other workers to serve")
