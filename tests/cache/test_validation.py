@@ -195,7 +195,9 @@ def test_a_304_that_forbids_storing_ends_what_is_stored(edge: Edge, path: str) -
     assert conditions(edge["app"].seen(path)[2]) == (None, None)
 
 
-@pytest.mark.parametrize("other", ['ETag: "two"', 'ETag: W/"two"', f"Last-Modified: {date(-60)}"])
+@pytest.mark.parametrize(
+    "other", ['ETag: "two"', 'ETag: W/"two"', f"Last-Modified: {date(-60)}"], ids=["strong", "weak", "date"]
+)
 def test_a_304_about_something_else_is_not_believed(edge: Edge, path: str, other: str) -> None:
     edge["app"].on(path, steps(reply(b"old", STALE, TAG, LONG_AGO), unchanged(FRESH, other), reply(b"new", FRESH)))
     filled(edge, path)
