@@ -221,7 +221,7 @@ def _refused_by_request(
         asked = asked_by(request)
         if asked is not None and asked.no_store:
             return _REQUEST_NO_STORE
-    if poisoning.has_unkeyed_input(request, vary or ()):
+    if poisoning.has_unkeyed_input(request, (vary or ()) + rules.keyed if rules.keyed else vary or ()):
         return _UNKEYED_INPUT
     if b"authorization" in request and not (rules.authorized and control is not None and control.shareable):
         return _AUTHORIZATION

@@ -45,4 +45,6 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Whether responses to requests with Authorization are stored where RFC 9111 §3.5 allows it."""
     client_no_cache: bool = True
     """Whether the request's own Cache-Control and Pragma count."""
+    keyed: tuple[bytes, ...] = ()
+    """Request fields that are part of the key, lower case: what depends on them can't be somebody else's answer."""
     max_object_bytes: int = 8 * 1024 * 1024

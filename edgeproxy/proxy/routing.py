@@ -117,6 +117,7 @@ def _rules(cache: RouteCache, max_object_bytes: int) -> Rules:
         set_cookie=SetCookie(cache.set_cookie),
         authorized=cache.authorized,
         client_no_cache=cache.client_no_cache,
+        keyed=tuple(name.lower().encode() for name in cache.key_headers),
         max_object_bytes=max_object_bytes if cache.max_object_bytes is None else cache.max_object_bytes,
     )
 

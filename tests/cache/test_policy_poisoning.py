@@ -37,6 +37,13 @@ def test_input_that_selects_the_stored_response_is_keyed() -> None:
     assert decision.vary == (b"x-forwarded-scheme",)
 
 
+def test_input_that_the_route_keys_is_keyed() -> None:
+    rules = Rules(keyed=(b"x-forwarded-port",))
+    assert storing(FRESH, request=[("X-Forwarded-Port", "443")], rules=rules).store
+    both = [("X-Forwarded-Port", "443"), ("X-Host", "evil.example")]
+    assert storing(FRESH, request=both, rules=rules).verdict is Verdict.UNKEYED_INPUT
+
+
 def test_every_such_field_has_to_be_keyed() -> None:
     request = [("X-Forwarded-Scheme", "http"), ("X-Host", "evil.example")]
     assert storing(FRESH, ("Vary", "X-Forwarded-Scheme"), request=request).verdict is Verdict.UNKEYED_INPUT
