@@ -49,6 +49,15 @@ def _cache(at: Places) -> list[Stop]:
             f"{_HEADERS_ONLY} {style} -o /dev/null {style}",
         ),
         Stop("Whoever has it already is told so: 304, no body.", f"{_HEADERS_ONLY} -H 'If-None-Match: {etag}' {style}"),
+        Stop("A part of it: 206, cut from what the edge has.", f"curl -sS -i -w '\\n' -H 'Range: bytes=0-27' {style}"),
+        Stop(
+            "What the edge has of it: how old, how fresh, and the trace that fetched it.",
+            f"{at.program} cache show {style} -c {at.config}",
+        ),
+        Stop(
+            "Purged in every worker; the next one comes from the origin again.",
+            f"{at.program} purge {style} -c {at.config}; {_HEADERS_ONLY} {style}",
+        ),
         Stop("max-age=5: twice the same time, and another one five seconds later.", _twice(f"{at.url}/api/time")),
         Stop("no-store: a new time with each request.", _twice(f"{at.url}/uncacheable")),
         Stop(

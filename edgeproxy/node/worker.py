@@ -27,6 +27,7 @@ from edgeproxy.ledger import LedgerWriter
 from edgeproxy.logging import AppendSink
 from edgeproxy.logging.app import configure
 from edgeproxy.node.control import Control, ControlWord, TracingState
+from edgeproxy.node.inspect import Inspector
 from edgeproxy.node.storage import storage_paths
 from edgeproxy.proxy.http1 import factory
 from edgeproxy.proxy.pipeline import Pipeline
@@ -75,6 +76,7 @@ class Worker:
         self._ledger.overflow = AppendSink(config.log.access, config.log.format).append
         self._cache = open_cache(config, runtime_dir)
         self._pipeline = Pipeline(config, index, self._ledger, PageSettings(control), self._cache)
+        self._inspector = Inspector(runtime_dir, index, self._cache)
         self._stopping = asyncio.Event()
 
     async def serve(self, ready_fd: int | None) -> None:
@@ -87,6 +89,7 @@ class Worker:
         server = await loop.create_server(
             factory(self._pipeline), sock=self._listener, backlog=self._config.listen.backlog
         )
+        await self._inspector.start()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
@@ -100,6 +103,7 @@ class Worker:
             except TimeoutError:
                 continue
         server.close()
+        self._inspector.close()
         await self._drain()
 
     def _housekeep(self) -> None:
