@@ -223,6 +223,33 @@ def test_a_field_that_the_origin_may_take_for_a_keyed_one_counts(name: str) -> N
     assert b"x-a-b" in rules.headers
 
 
+@pytest.mark.parametrize("connection", [b"x-a", b"close, X-A", b"cookie\t,x-A ,"])
+def test_a_field_that_connection_names_is_not_there_rfc9110_7_6_1(connection: bytes) -> None:
+    rules = KeyRules(headers=["x-a", "x-b"], cookies=["c"])
+    url = rules.url(HTTP, b"a.test", b"/")
+    ended = rules.primary(url, {b"x-a": b"1", b"x-b": b"2", b"connection": connection})
+    assert ended == rules.primary(url, {b"x-b": b"2"})
+    cookie = {b"x-b": b"2", b"cookie": b"c=1"}
+    assert (rules.primary(url, {**cookie, b"connection": connection}) == ended) is (b"cookie" in connection)
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other", "same"),
+    [
+        (b"accept-language", b"de-DE, en;q=0.5", b"DE-de,EN;Q=0.5", True),
+        (b"accept-encoding", b"gzip", b"GZIP", True),
+        (b"accept-charset", b"utf-8", b"UTF-8", True),
+        (b"accept-language", b"de, en", b"en, de", False),
+        (b"accept", b'text/html;a="x"', b'text/html;a="X"', False),
+        (b"cookie", b"a=b", b"A=b", False),
+    ],
+)
+def test_case_does_not_tell_variants_apart_where_it_means_nothing_rfc9111_4_1(
+    name: bytes, one: bytes, other: bytes, same: bool
+) -> None:
+    assert (variant([name], {name: one}) == variant([name], {name: other})) is same
+
+
 def test_no_value_of_a_field_that_vary_names_makes_a_key_with_request_parts() -> None:
     with_parts = key(KeyRules(headers=["x"]), x=b"1")
     varied = key(KeyRules()) + b"\x00" + variant([b"accept"], {b"accept": with_parts.partition(b"\x00")[2]})

@@ -2,6 +2,7 @@
 (RFC 9111 §4.3, §5.2; RFC 9110 §13; RFC 9213): a real node, and an origin that answers by a script.
 """
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -21,7 +22,7 @@ from tests.cache.scripted import (
     unchanged,
 )
 from tests.proxy.edges import Edge
-from tests.support import Response, chunked, reply, request, until
+from tests.support import Response, chunked, gated, reply, request, until
 
 TAG = 'ETag: "one"'
 LONG_AGO = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT"
@@ -193,6 +194,55 @@ def test_a_304_that_forbids_storing_ends_what_is_stored(edge: Edge, path: str) -
     assert (validated.body, validated["cache-control"]) == (b"hello", "no-store")
     assert edge.get(path).body == b"new"
     assert conditions(edge["app"].seen(path)[2]) == (None, None)
+
+
+def test_a_304_that_names_other_selecting_fields_leaves_nothing_to_select_from(edge: Edge, path: str) -> None:
+    edge["app"].on(
+        path, steps(reply(b"old", FRESH, "Age: 60", TAG), unchanged(FRESH, TAG, "Vary: Accept"), reply(b"new", FRESH))
+    )
+    filled(edge, path)
+    validated = edge.get(path)
+    assert (validated.body, validated["vary"]) == (b"old", "Accept")
+    assert edge.get(path).body == b"new"
+
+
+@pytest.mark.parametrize(
+    ("fields", "shared"),
+    [
+        ([FRESH], True),
+        (["Cache-Control: private"], False),
+        (["Cache-Control: no-store"], False),
+        ([FRESH, "Vary: *"], False),
+    ],
+)
+def test_those_who_wait_for_a_validation_get_only_what_is_for_all(
+    edge: Edge, path: str, fields: list[str], shared: bool
+) -> None:
+    gate = threading.Event()
+    first = reply(b"old", "Cache-Control: max-age=1", TAG)
+    edge["app"].on(path, steps(first, gated(gate, unchanged(TAG, *fields)), reply(b"new", "Cache-Control: no-store")))
+    filled(edge, path)
+    expired_at = time.monotonic() + 1.1
+    until(lambda: time.monotonic() > expired_at, "the response to expire")
+    with edge.connect() as leader, edge.connect() as follower:
+        leader.send(request(path))
+        edge["app"].wait_for(path, 2)
+        follower.send(request(path))
+        edge.settle()
+        gate.set()
+        assert leader.response().body == b"old"
+        assert follower.response().body == (b"old" if shared else b"new")
+
+
+def test_a_validation_for_an_authorized_request_is_for_it_alone(edge: Edge, path: str) -> None:
+    """What is private to it does not get into what is stored (RFC 9111 §3.5)."""
+    mine = unchanged(FRESH, TAG, "X-User: me")
+    edge["app"].on(path, steps(reply(b"old", FRESH, "Age: 60", TAG), mine, unchanged(FRESH, TAG)))
+    filled(edge, path)
+    assert edge.get(path, "Authorization: Basic eA==")["x-user"] == "me"
+    response = edge.get(path)
+    assert (response.body, response.get("x-user"), is_hit(response)) == (b"old", None, False)
+    assert is_hit(edge.get(path))
 
 
 @pytest.mark.parametrize(
