@@ -178,7 +178,6 @@ def _node(address: str) -> bytes:
     return address.encode() if version == 4 else b'"[%b]"' % address.encode()
 
 
-@lru_cache(maxsize=256)
 def _hops(forwarded: bytes) -> bytes:
     """A client's own Forwarded (RFC 7239 §4) without host and proto: those are the edge's to say, as X-Forwarded-Host
     and -Proto are, or what the origin makes of them could be stored for others. Nothing where it can't be parsed.

@@ -149,6 +149,24 @@ class TestForwarded:
         assert values(lines, "x-forwarded-for") == [b"198.51.100.1, 198.51.100.2, 192.0.2.7"]
         assert values(lines, "forwarded") == [b'for=198.51.100.1, for=192.0.2.7;host="edge.test";proto=http']
 
+    @pytest.mark.parametrize(
+        ("earlier", "kept"),
+        [
+            (b"for=198.51.100.1;host=evil.test;proto=https", b"for=198.51.100.1"),
+            (b'For="[2001:db8::1]:80";Host="evil.test", by=_b;PROTO=evil', b'For="[2001:db8::1]:80", by=_b'),
+            (b'for="a,b;host=c";host="e\\"v"', b'for="a,b;host=c"'),
+            (b",;for=_x ,", b"for=_x"),
+            (b"host=evil.test", b""),
+            (b'for="x;host=evil.test', b""),
+            (b"for=x host=evil.test", b""),
+            (b"evil.test", b""),
+        ],
+    )
+    def test_who_asked_for_which_host_is_not_the_clients_to_say(self, earlier: bytes, kept: bytes) -> None:
+        _, lines = sent(an_exchange((b"Forwarded", earlier)))
+        own = b'for=192.0.2.7;host="edge.test";proto=http'
+        assert values(lines, "forwarded") == [kept + b", " + own if kept else own]
+
     def test_what_a_client_claims_of_scheme_and_host_is_replaced(self) -> None:
         _, lines = sent(an_exchange((b"X-Forwarded-Proto", b"https"), (b"X-Forwarded-Host", b"evil.test")))
         assert values(lines, "x-forwarded-proto") == [b"http"]
