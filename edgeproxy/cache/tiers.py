@@ -100,32 +100,30 @@ class Tiers:
 
         self.store.lookup(key, names, answered)
 
-    def put(self, entry: Entry, *, is_claimed: bool = False) -> None:
-        """Keep a response in every tier, unless it has been purged since it was asked for. A claim on its key is given
-        back when other workers can find it.
+    def put(self, entry: Entry, claim: bytes | None = None) -> None:
+        """Keep a response in every tier, unless it has been purged since it was asked for. `claim`, what was claimed
+        for it, is given back when other workers can find it.
         """
-        key = entry.stored.key
         if self.usable(entry) is not None:
             self.memory.put(entry)
             if self.store is not None:
-                self.store.put(entry, partial(self.release, key) if is_claimed else None)
+                self.store.put(entry, None if claim is None else partial(self.release, claim))
                 return
-        if is_claimed:
-            self.release(key)
+        if claim is not None:
+            self.release(claim)
 
-    def freshen(self, old: Entry, entry: Entry, *, is_claimed: bool = False) -> bool:
-        """Put a freshened entry in the place of the old one; False when it has been purged since it was asked for. A
-        claim on its key is given back when other workers can find it; where the answer is False, it is the caller's.
+    def freshen(self, old: Entry, entry: Entry, claim: bytes | None = None) -> bool:
+        """Put a freshened entry in the place of the old one; False when it has been purged since it was asked for.
+        `claim` is given back when other workers can find it; where the answer is False, it is the caller's.
         """
         if self.usable(entry) is None:
             return False
         self.memory.remove(old)
         self.memory.put(entry)
-        release = partial(self.release, entry.stored.key) if is_claimed else None
         if self.store is not None:
-            self.store.freshen(entry, release)
-        elif release is not None:
-            release()
+            self.store.freshen(entry, None if claim is None else partial(self.release, claim))
+        elif claim is not None:
+            self.release(claim)
         return True
 
     def drop(self, entry: Entry) -> None:

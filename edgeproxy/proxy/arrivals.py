@@ -94,10 +94,10 @@ class Arrivals:
             if filling is not None:
                 flight.trailers = trailers
                 if filling.is_too_large:
-                    self._remember(fetch.exchange, "too-large", filling.stored.status)
+                    self.remember(fetch.exchange, "too-large", filling.stored.status)
                 else:
-                    pipeline.cache.put(filling.entry(), is_claimed=flight.claimed)
-                    flight.claimed = False
+                    pipeline.cache.put(filling.entry(), flight.claim)
+                    flight.claim = None
                 pipeline.departures.landed(flight)
                 flight.land()
                 return
@@ -189,10 +189,9 @@ class Arrivals:
         )
         entry = stale.with_stored(fresh)
         flight = fetch.flight
-        is_claimed = flight is not None and flight.claimed
-        is_stored = self._pipeline.cache.freshen(stale, entry, is_claimed=is_claimed)
+        is_stored = self._pipeline.cache.freshen(stale, entry, None if flight is None else flight.claim)
         if flight is not None and is_stored:
-            flight.claimed = False
+            flight.claim = None
         return entry, is_stored
 
     def _stale_instead(self, fetch: "Fetch", stale: Entry, why: str, error: ProxyError | None) -> None:
@@ -239,9 +238,9 @@ class Arrivals:
             is_of_request = storing.verdict.of_request or status in _OF_REQUEST
             is_outlived = is_of_request or policy.is_error(status)
             has_stale = flight is not None and flight.stale is not None
-            if too_large or not (is_of_request or (has_stale and is_outlived)):
-                self._remember(exchange, exchange.detail, status)
             waiting = [] if flight is None else self._shared_nothing(fetch, flight, is_dropped=not is_outlived)
+            if too_large or not (is_of_request or (has_stale and is_outlived)):
+                self.remember(exchange, exchange.detail, status)
             if not fetch.is_inherited:
                 self._start(fetch, status, reason, kept, names)
             for one in waiting:
@@ -311,7 +310,7 @@ class Arrivals:
                 one.entry = None
         return waiting
 
-    def _remember(self, exchange: Exchange, why: str, status: int) -> None:
+    def remember(self, exchange: Exchange, why: str, status: int) -> None:
         """Note that responses to this key are not stored, so that nobody waits for one (Varnish: hit-for-miss)."""
         lifetime_ns = min(self._uncacheable_ns, ERROR_UNCACHEABLE_NS) if status >= 500 else self._uncacheable_ns
         if lifetime_ns <= 0:

@@ -89,8 +89,8 @@ class Departures:
         flight = Flight(self, exchange.cache_key, entry)
         flight.keys.append(key)
         self._flights[key] = flight
-        if self.cache.claim(exchange.cache_key):
-            flight.claimed = True
+        if self.cache.claim(key):
+            flight.claim = key
             self.depart(flight, exchange)
         else:
             flight.phase = Phase.ELSEWHERE
@@ -161,8 +161,8 @@ class Departures:
             self.landed(flight)
             return
         exchange = flight.waiting[0]
-        if self.cache.claim(flight.key):
-            flight.claimed = True
+        if flight.claim is None and self.cache.claim(flight.keys[0]):
+            flight.claim = flight.keys[0]
         self.cache.lookup(flight.key, exchange.names, None, partial(self._found_elsewhere, flight))
 
     def _found_elsewhere(self, flight: Flight, entry: Entry | None) -> None:
@@ -184,7 +184,7 @@ class Departures:
                     self.pipeline.serve(exchange, entry, "COLLAPSED")
                 else:
                     self.again(exchange)
-        elif flight.claimed:
+        elif flight.claim is not None:
             exchange = flight.first()
             exchange.cache = "MISS" if flight.stale is None else "EXPIRED"
             self.depart(flight, exchange)
@@ -199,7 +199,7 @@ class Departures:
         key = self._flight_key(cause)
         if now < self._resting.get(key, 0.0):
             return
-        if self._leads_nobody(cause, entry) or not self.cache.claim(cause.cache_key):
+        if self._leads_nobody(cause, entry) or not self.cache.claim(key):
             return  # nothing would come of it, or another worker is at it
         if len(self._resting) >= RESTING_MAX:
             self._resting.clear()
@@ -217,7 +217,7 @@ class Departures:
         if self.pipeline.accounts.open(exchange):
             self.background.add(exchange)
             self.miss(exchange, entry, "EXPIRED", "stale")
-        self.cache.release(cause.cache_key)  # the flight has taken one of its own
+        self.cache.release(key)  # the flight has taken one of its own
 
     def solo(self, fetch: Fetch) -> Flight:
         """A flight for a fetch that nobody waits for, its response turning out to be one that is stored."""
@@ -248,14 +248,16 @@ class Departures:
         for key in flight.keys:
             if self._flights.get(key) is flight:
                 del self._flights[key]
-        if flight.claimed:
-            flight.claimed = False
-            self.cache.release(flight.key)
+        if flight.claim is not None:
+            self.cache.release(flight.claim)
+            flight.claim = None
 
     def given_up(self, flight: Flight) -> None:
-        """What a flight brings is of no use to anybody."""
-        if flight.fetch is not None:
-            flight.fetch.cancel(None)
+        """What a flight brings is too large to be stored, and no client takes it."""
+        fetch, filling = flight.fetch, flight.filling
+        if fetch is not None and filling is not None:
+            fetch.cancel(None)
+            self.pipeline.arrivals.remember(fetch.exchange, "too-large", filling.stored.status)
         self.landed(flight)
         readers, flight.readers = flight.readers, []
         for exchange in readers:

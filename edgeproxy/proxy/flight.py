@@ -51,7 +51,7 @@ class Flight:
         "_deadlines",
         "_departures",
         "_since",
-        "claimed",
+        "claim",
         "deadline",
         "fetch",
         "filling",
@@ -83,7 +83,8 @@ class Flight:
         self.length: int | None = None
         """Of the response's body in bytes, where its head says so."""
         self.trailers: FieldLines | None = None
-        self.claimed = False
+        self.claim: bytes | None = None
+        """What was claimed for it: its first key."""
         self.is_paused = False
         self.is_shared = True
         """Whether others may have the response, as far as it is known."""

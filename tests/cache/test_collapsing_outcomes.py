@@ -95,6 +95,15 @@ def test_an_uncacheable_response_releases_all_at_once_and_is_remembered(
     assert {response["cache-status"] for response in again} == {f"edge-1; fwd=miss; fwd-status=200; detail={detail}"}
 
 
+def test_it_is_remembered_where_something_was_stored_before_as_well(edge: Edge, path: str) -> None:
+    edge["app"].on(path, reply(b"old", FRESH, 'ETag: "1"'))
+    edge.get(path)
+    edge["app"].on(path, reply(b"own", "Cache-Control: no-store"))
+    assert edge.get(path, "Cache-Control: no-cache").body == b"own"
+    edge["app"].on(path, Together(ALL, reply(b"own", "Cache-Control: no-store")))
+    assert {response.body for response in answers([ask(edge, path) for _ in range(ALL)])} == {b"own"}
+
+
 def test_what_is_not_to_be_remembered_is_not(impatient: Edge, path: str) -> None:
     edge = impatient
     for _ in range(2):

@@ -28,11 +28,11 @@ def path(request: pytest.FixtureRequest) -> str:
     return "/app/" + re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)
 
 
-def in_store(edge: Edge, path: str) -> None:
+def in_store(edge: Edge, path: str, *fields: str) -> None:
     """Wait until all workers find a response; a HEAD has nothing fetched anew."""
 
     def found() -> bool:
-        answers = [edge.get(path, "Cache-Control: only-if-cached", method="HEAD") for _ in range(20)]
+        answers = [edge.get(path, "Cache-Control: only-if-cached", *fields, method="HEAD") for _ in range(20)]
         return {answer.status for answer in answers} == {200}
 
     until(found, "the response to be in the store")
@@ -68,6 +68,21 @@ def test_a_validation_is_one_as_well(edge: Edge, path: str) -> None:
     responses = answers(crowd)
     assert {(response.body, response["x-a"]) for response in responses} == {(b"0123456789", "new")}
     assert len(edge["app"].seen(path)) == before + 1
+
+
+def test_one_variant_on_its_way_holds_no_other_up(edge: Edge, path: str) -> None:
+    edge["app"].on(path, reply(b"de", FRESH, "Vary: Accept-Language"))
+    edge.get(path, "Accept-Language: de")
+    in_store(edge, path, "Accept-Language: de")
+    held = Held(later=reply(b"en", FRESH, "Vary: Accept-Language"))
+    edge["app"].on(path, held)
+    waiting = ask(edge, path, "Accept-Language: fr")
+    edge["app"].wait_for(path, 2)
+    responses = answers([ask(edge, path, "Accept-Language: en") for _ in range(ALL)])
+    assert {response.body for response in responses} == {b"en"}
+    waiting.reset()
+    assert held.left.wait(20)
+    held.end()
 
 
 def test_a_stale_response_is_fetched_anew_by_one_worker(edge: Edge, path: str) -> None:
