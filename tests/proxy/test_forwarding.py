@@ -160,6 +160,7 @@ class TestForwarded:
             (b'for="x;host=evil.test', b""),
             (b"for=x host=evil.test", b""),
             (b"evil.test", b""),
+            (b"for=x, " * 1000, b""),
         ],
     )
     def test_who_asked_for_which_host_is_not_the_clients_to_say(self, earlier: bytes, kept: bytes) -> None:
