@@ -121,6 +121,7 @@ class Worker:
         deadline = time.monotonic() + self._config.limits.drain_timeout
         while self._pipeline.clients and time.monotonic() < deadline:
             self._pipeline.take_settings()
+            self._pipeline.take_purges()
             await asyncio.sleep(HOUSEKEEPING_S / 10)
         if self._pipeline.clients:
             structlog.get_logger().warning("drain_timeout", connections=len(self._pipeline.clients))

@@ -54,7 +54,7 @@ class TestAValidConfiguration:
     def test_is_printed_with_every_key_and_its_default(self, check: Check) -> None:
         shown = tomllib.loads(check(GOOD).stdout)
         assert shown["limits"]["header_timeout"] == Config().limits.header_timeout
-        assert shown["cache"]["store"] == "memory"
+        assert shown["cache"]["store"] == "embedded"
         assert shown["origin"][0]["connect_timeout"] == 5.0
         assert shown["route"][0]["cache"]["enabled"] is False
 

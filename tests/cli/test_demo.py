@@ -95,6 +95,21 @@ class TestEveryLineDoesWhatItSays:
     def test_whoever_has_it_is_told_so(self, demo: Demo) -> None:
         assert "HTTP/1.1 304" in demo.run("304, no body")
 
+    def test_a_part_is_cut_from_what_the_edge_has(self, demo: Demo) -> None:
+        head, _, body = demo.run("A part of it").replace("\r\n", "\n").partition("\n\n")
+        assert "HTTP/1.1 206" in head
+        assert body.rstrip("\n").encode() == ASSETS["style.css"].body[:28]
+
+    def test_what_the_edge_has_is_shown(self, demo: Demo) -> None:
+        demo.run("The first time it comes from the origin")
+        assert "style.css" in demo.run("What the edge has of it")
+
+    def test_what_is_purged_comes_from_the_origin_again(self, demo: Demo) -> None:
+        demo.run("The first time it comes from the origin")
+        answer = demo.run("Purged in every worker")
+        assert "1 URL purged: confirmed by" in answer
+        assert "fwd=uri-miss" in answer
+
     def test_max_age_twice_the_same(self, demo: Demo) -> None:
         first, second = demo.run("twice the same time").splitlines()
         assert first == second
@@ -179,7 +194,7 @@ class TestEveryLineDoesWhatItSays:
             tail.wait(30)
 
     def test_no_line_is_left_out_here(self, demo: Demo) -> None:
-        assert len(demo.said["stops"]) == 20
+        assert len(demo.said["stops"]) == 23
         for sentence, command in demo.said["stops"]:
             assert f"# {sentence}\n{command}\n" in demo.output
 

@@ -191,13 +191,13 @@ class TestWaiting:
         assert body(node, path) == "new"
 
     def test_a_worker_that_drains_confirms_too(self, start_node: StartNode, origin: Origin) -> None:
-        node = start_node(origin.url, workers=1)
+        node = start_node(origin.url, workers=1, limits={"drain_timeout": 60})
         gate = threading.Event()
         origin.on("/long", gated(gate, reply(b"x")))
         client = threading.Thread(target=lambda: body(node, "/long"))
         client.start()
         origin.wait_for("/long")
-        node.write_config(limits={"headers": 99})
+        node.write_config(limits={"headers": 99, "drain_timeout": 60})
         node.signal(signal.SIGHUP)
         try:
             until(lambda: {w.state for w in node.status().workers} == {"serving", "draining"}, "the old one to drain")
