@@ -234,14 +234,15 @@ class Arrivals:
         )
         too_large = response.length(names) > rules.max_object_bytes
         if storing.terms is None or too_large:
-            exchange.detail = "too-large" if too_large else storing.verdict.value
+            why = "too-large" if too_large else storing.verdict.value
             is_of_request = storing.verdict.of_request or status in _OF_REQUEST
             is_outlived = is_of_request or policy.is_error(status)
             has_stale = flight is not None and flight.stale is not None
             waiting = [] if flight is None else self._shared_nothing(fetch, flight, is_dropped=not is_outlived)
             if too_large or not (is_of_request or (has_stale and is_outlived)):
-                self.remember(exchange, exchange.detail, status)
+                self.remember(exchange, why, status)
             if not fetch.is_inherited:
+                exchange.detail = why
                 self._start(fetch, status, reason, kept, names)
             for one in waiting:
                 pipeline.departures.go_alone(one)
@@ -253,7 +254,8 @@ class Arrivals:
         flight.filling = Filling(stored, rules.max_object_bytes)
         flight.length = response.length(names) if b"content-length" in names else None
         flight.phase = Phase.STREAMING
-        flight.is_shared = is_shareable(stored, rules, now_ns) and not pipeline.departures.is_purged(flight)
+        is_purged = pipeline.departures.is_purged(flight)
+        flight.is_shared = not is_purged and is_shareable(stored, rules, now_ns)
         waiting = flight.released()
         if flight.is_shared:
             pipeline.departures.streams(flight)
@@ -270,10 +272,12 @@ class Arrivals:
                 exchange.position = 0
                 flight.readers.append(exchange)
                 self._start(fetch, status, reason, kept, names)
-        self._share(fetch, flight, waiting)
+        self._share(fetch, flight, waiting, is_purged=is_purged)
 
-    def _share(self, fetch: "Fetch", flight: Flight, waiting: list[Exchange]) -> None:
-        """A response is being stored: those who waited for it, and may have it, are fed from now on."""
+    def _share(self, fetch: "Fetch", flight: Flight, waiting: list[Exchange], *, is_purged: bool) -> None:
+        """A response is being stored: those who waited for it, and may have it, are fed from now on. The others look
+        for theirs together where there may be one for all of them, else each for itself.
+        """
         departures = self._pipeline.departures
         for one in waiting:
             if flight.matches(one):
@@ -287,7 +291,7 @@ class Arrivals:
         for one in waiting:
             if one.is_over or one.flight is flight:
                 continue
-            if flight.is_shared:
+            if flight.is_shared or is_purged:
                 departures.again(one)
             else:
                 one.entry = None

@@ -215,6 +215,24 @@ def test_who_asks_after_a_change_does_not_get_what_was_fetched_before_it(edge: E
     assert edge.get(path).body == b"new"
 
 
+def test_those_who_wait_for_what_is_purged_meanwhile_ask_anew_together(edge: Edge, path: str) -> None:
+    anew = Held(HEAD, b"abcdefghij")
+    held = Held(HEAD, b"0123456789", later=anew)
+    edge["app"].on(path, held)
+    leader = ask(edge, path)
+    edge["app"].wait_for(path)
+    followers = [ask(edge, path) for _ in range(5)]
+    under_way(edge, path, request_sent=1, collapsed=5)
+    edge["app"].on(f"{path}-change", reply(b"", f"Content-Location: {path}"))
+    assert edge.get(f"{path}-change", method="POST", body=b"x").status == 200
+    held.go()
+    assert leader.response().body == b"0123456789"
+    under_way(edge, path, request_sent=1, collapsed=4)
+    anew.go()
+    assert [response.body for response in answers(followers)] == [b"abcdefghij"] * 5
+    assert len(edge["app"].seen(path)) == 2
+
+
 # --- variants (RFC 9111 §4.1)
 
 
