@@ -9,6 +9,8 @@ import contextlib
 import os
 import signal
 
+import msgspec
+
 from edgeproxy.config import Config
 from edgeproxy.ledger import ledger_files
 from edgeproxy.node.control import Control, ControlWord
@@ -17,6 +19,7 @@ from edgeproxy.node.errors import NodeError
 from edgeproxy.node.process import Keeper, Program
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.sockets import Listeners
+from edgeproxy.node.storage import storage_paths
 from edgeproxy.node.storage import Suspicion
 
 SCRIBE_PATIENCE_S = 10.0
@@ -207,7 +210,13 @@ class Fleet:
         )
 
     def _write_config(self, generation: int, config: Config) -> None:
-        """Write the effective configuration, which workers and scribe read whenever they start; it may hold secrets."""
+        """Write the effective configuration, which workers and scribe read whenever they start; it may hold secrets.
+
+        Where the cache lies is written out: a command that is run in another user's environment finds it, too.
+        """
+        if config.cache.store != "memory":
+            directory = str(storage_paths(config, self._runtime.path).directory)
+            config = msgspec.structs.replace(config, cache=msgspec.structs.replace(config.cache, path=directory))
         path = self._runtime.config(generation)
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
