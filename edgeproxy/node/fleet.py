@@ -19,8 +19,7 @@ from edgeproxy.node.errors import NodeError
 from edgeproxy.node.process import Keeper, Program
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.sockets import Listeners
-from edgeproxy.node.storage import storage_paths
-from edgeproxy.node.storage import Suspicion
+from edgeproxy.node.storage import Suspicion, storage_paths
 
 SCRIBE_PATIENCE_S = 10.0
 """How long the scribe may take to write what is left in the ledgers."""
