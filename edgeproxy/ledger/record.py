@@ -33,7 +33,7 @@ FIELDS = (
     Field("node", "string", "Name of the node (`node.name`)."),
     Field("worker", "number", "Index of the worker."),
     Field("seq", "number", "The request's number in its worker's life."),
-    Field("client", "string", "The client's IP address."),
+    Field("client", "string or null", "The client's IP address; null where there is none (`caused_by`)."),
     Field("method", "string or null", "Request method; null when the head could not be read, as are the next four."),
     Field("scheme", "string or null", "`http` or `https`."),
     Field("host", "string or null", "Host that the client asked for; empty when it named none."),
