@@ -1,4 +1,4 @@
-"""What a route says about caching, compiled: the values that policy decides by. No I/O; knows nothing of configuration."""
+"""What a route says about caching, compiled: the values that policy decides by. No I/O, nothing of configuration."""
 
 from collections.abc import Mapping
 from enum import Enum

@@ -1,7 +1,7 @@
 """What lies under the workers' hot memory: the interface, and what every store promises.
 
-- What `put` was given is found by `lookup`, by this process and all that share the store, until it is evicted, replaced,
-  discarded or purged: whole or not at all, whatever dies in between.
+- What `put` was given is found by `lookup`, by this process and all that share the store, until it is evicted,
+  replaced, discarded or purged: whole or not at all, whatever dies in between.
 - No call raises: a store that fails is a store that has nothing, counts what it could not do, and says so once.
 - No call blocks for longer than a memory-mapped read may take. `put`, `freshen` and `discard` may return before they
   are done; `lookup` may answer before it returns or in a later turn of the loop.

@@ -9,11 +9,13 @@ from functools import partial
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from edgeproxy.cache.claims import Claims
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.memory import HotMemory
 from edgeproxy.cache.purge import Kind, Purges, Rule
+from edgeproxy.cache.purge_log import PurgeLogError
 from edgeproxy.cache.store import Found, Store
 
 Fields = Mapping[bytes, bytes]
@@ -126,31 +128,45 @@ class Tiers:
             self.release(claim)
         return True
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, entry: Entry, now_ns: int) -> None:
         """Forget one entry and its siblings: the origin has said that they are no longer right."""
         self.memory.discard(entry.stored.key)
         if self.store is not None:
             self.store.discard(entry.stored.key)
+        if self.claims is not None:  # other workers may have copies of their own
+            self.invalidate(entry.stored.url, now_ns)
 
     def invalidate(self, url: bytes, now_ns: int) -> None:
         """Forget what is stored for a URL, in every worker, and what is being fetched for it (RFC 9111 §4.4)."""
-        self._log.append(Kind.URL, url, False, now_ns, durable=False)
-        self.take_rules()
+        try:
+            self.purge(Kind.URL, url, soft=False, now_ns=now_ns)
+        except (PurgeLogError, OSError, ValueError) as error:
+            structlog.get_logger().error("invalidation_failed", url=url.decode("latin-1"), error=str(error))
+            self.memory.discard(url)
+            if self.store is not None:
+                self.store.discard(url)
 
     def purge(self, kind: Kind, value: bytes, *, soft: bool, now_ns: int) -> int:
-        """Have a rule hold on this node from now on; its number."""
-        seq = self._log.append(kind, value, soft, now_ns)
+        """Have a rule hold on this node from now on; its number. Raises PurgeLogError or OSError when the log can't be
+        written, ValueError for a value that is too long.
+
+        The disk is not waited for: a store that was in use when its machine failed is set aside with all its entries.
+        """
+        seq = self._log.append(kind, value, soft, now_ns, durable=False)
         self.take_rules()
         return seq
 
-    def claim(self, key: bytes) -> bool:
-        """Whether this worker may fetch for a key: no other one of the node does."""
-        return self.claims is None or self.claims.take(key)
+    def claim(self, key: bytes) -> bytes | None:
+        """Claim a key for this worker, and what to give back for it (`release`); None when another one of the node
+        fetches for it. What is fetched from before a purge holds up nobody who comes after it.
+        """
+        claimed = b"%d\x00%b" % (self.purges.seq, key)
+        return claimed if self.claims is None or self.claims.take(claimed) else None
 
-    def release(self, key: bytes) -> None:
+    def release(self, claimed: bytes) -> None:
         """Let other workers fetch for a key."""
         if self.claims is not None:
-            self.claims.release(key)
+            self.claims.release(claimed)
 
     def close(self) -> None:
         """Let go of the store."""

@@ -138,7 +138,7 @@ class Arrivals:
         pipeline = self._pipeline
         if not policy.answers_for(stale.stored, names):
             # It says that something else is current: ask for that.
-            pipeline.cache.drop(stale)
+            pipeline.cache.drop(stale, time.time_ns())
             fetch.cancel(None)
             flight.stale = exchange.entry = None
             pipeline.departures.depart(flight, exchange)
@@ -179,7 +179,7 @@ class Arrivals:
         )
         if storing.terms is None or storing.vary != stored.vary:
             if not storing.verdict.of_request:
-                self._pipeline.cache.drop(stale)
+                self._pipeline.cache.drop(stale, now_ns)
             return stale.with_stored(policy.freshened(stored, update, names, None, now_ns)), False
         fresh = msgspec.structs.replace(
             policy.freshened(stored, update, names, storing.terms, now_ns, storing.without),
@@ -309,7 +309,7 @@ class Arrivals:
         fetch.flight = exchange.flight = None
         pipeline.departures.landed(flight)
         if is_dropped and flight.stale is not None:
-            pipeline.cache.drop(flight.stale)
+            pipeline.cache.drop(flight.stale, time.time_ns())
             for one in waiting:
                 one.entry = None
         return waiting
@@ -347,7 +347,7 @@ class Arrivals:
         if update is HeadUpdate.FRESHEN:
             self._freshened(fetch, entry, lines, names, status)
         elif update is HeadUpdate.INVALIDATE:
-            self._pipeline.cache.drop(entry)
+            self._pipeline.cache.drop(entry, time.time_ns())
 
     def _start(self, fetch: "Fetch", status: int, reason: bytes, kept: FieldLines, names: Names) -> None:
         """Begin the response of the one who owns the fetch."""

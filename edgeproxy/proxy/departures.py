@@ -89,8 +89,8 @@ class Departures:
         flight = Flight(self, exchange.cache_key, entry)
         flight.keys.append(key)
         self._flights[key] = flight
-        if self.cache.claim(key):
-            flight.claim = key
+        flight.claim = self.cache.claim(key)
+        if flight.claim is not None:
             self.depart(flight, exchange)
         else:
             flight.phase = Phase.ELSEWHERE
@@ -161,8 +161,8 @@ class Departures:
             self.landed(flight)
             return
         exchange = flight.waiting[0]
-        if flight.claim is None and self.cache.claim(flight.keys[0]):
-            flight.claim = flight.keys[0]
+        if flight.claim is None:
+            flight.claim = self.cache.claim(flight.keys[0])
         self.cache.lookup(flight.key, exchange.names, None, partial(self._found_elsewhere, flight))
 
     def _found_elsewhere(self, flight: Flight, entry: Entry | None) -> None:
@@ -199,7 +199,8 @@ class Departures:
         key = self._flight_key(cause)
         if now < self._resting.get(key, 0.0):
             return
-        if self._leads_nobody(cause, entry) or not self.cache.claim(key):
+        claim = None if self._leads_nobody(cause, entry) else self.cache.claim(key)
+        if claim is None:
             return  # nothing would come of it, or another worker is at it
         if len(self._resting) >= RESTING_MAX:
             self._resting.clear()
@@ -217,7 +218,7 @@ class Departures:
         if self.pipeline.accounts.open(exchange):
             self.background.add(exchange)
             self.miss(exchange, entry, "EXPIRED", "stale")
-        self.cache.release(key)  # the flight has taken one of its own
+        self.cache.release(claim)  # the flight has taken one of its own
 
     def solo(self, fetch: Fetch) -> Flight:
         """A flight for a fetch that nobody waits for, its response turning out to be one that is stored."""

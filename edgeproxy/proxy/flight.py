@@ -84,7 +84,7 @@ class Flight:
         """Of the response's body in bytes, where its head says so."""
         self.trailers: FieldLines | None = None
         self.claim: bytes | None = None
-        """What was claimed for it: its first key."""
+        """What was claimed for it (`Tiers.claim`)."""
         self.is_paused = False
         self.is_shared = True
         """Whether others may have the response, as far as it is known."""

@@ -18,6 +18,7 @@ from functools import partial
 
 from edgeproxy.cache import Entry, conditional, policy, purge_request
 from edgeproxy.cache.policy import Reuse
+from edgeproxy.cache.purge_log import PurgeLogError
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Config
 from edgeproxy.ledger import Counter, LedgerWriter, Stage
@@ -40,6 +41,7 @@ from edgeproxy.proxy.refusals import (
     PURGE_REFUSED,
     TOO_BUSY,
     TRACE_REFUSED,
+    purge_failed,
 )
 from edgeproxy.proxy.routing import Routes
 from edgeproxy.proxy.serving import serving
@@ -330,8 +332,12 @@ class Pipeline:
             self.refuse(exchange, NOT_CACHED_HERE)
             return
         wanted = purge_request(exchange.names, exchange.plan.url)
-        for purge in wanted:
-            self.cache.purge(purge.kind, purge.value, soft=purge.soft, now_ns=exchange.now_ns)
+        try:
+            for purge in wanted:
+                self.cache.purge(purge.kind, purge.value, soft=purge.soft, now_ns=exchange.now_ns)
+        except (PurgeLogError, OSError, ValueError) as error:
+            self.refuse(exchange, purge_failed(error))
+            return
         self.ledger.acknowledge_purge(self._purges.seq)
         body = problem.purged(wanted)
         if not exchange.body_complete:

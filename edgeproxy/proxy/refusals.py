@@ -25,3 +25,9 @@ TRACE_REFUSED = Refusal(
 DRAIN_TIMEOUT = ClientGone(
     "drain_timeout", "the worker stopped before this request was done (limits.drain_timeout)", outcome="timeout"
 )
+
+
+def purge_failed(cause: Exception) -> Refusal:
+    """The refusal of a purge that could not be noted: nothing of it may be taken to hold."""
+    message = f"the purge could not be noted, so it does not hold: {cause}"
+    return Refusal("purge_failed", HTTPStatus.INTERNAL_SERVER_ERROR, message)
