@@ -57,8 +57,8 @@ class Crowd:
 
     def __init__(self, port: int, count: int) -> None:
         """Connects all of them."""
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, count + SPARE_FILES), most))
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, max(now, count + SPARE_FILES)), most))
         self._clients = {}
         self._poll = select.epoll()
         self.latencies: list[float] = []

@@ -26,7 +26,7 @@ CACHED = (".css", ".js", ".png")
 SERVER = "location ~ \\.(css|js|png)$ { add_header Cache-Control 'public, max-age=600'; }"
 LONG_AGO = "Sun, 06 Nov 1994 08:49:37 GMT"
 OTHER_TAG = '"other"'
-EDGE_OWN = frozenset({b"via", b"x-trace-id", b"traceresponse", b"server-timing", b"cache-status", b"age"})
+EDGE_OWN = frozenset({b"via", b"x-trace-id", b"traceresponse", b"server-timing", b"x-cache", b"cache-status", b"age"})
 NOT_COMPARED = EDGE_OWN | {b"date", b"connection", b"keep-alive", b"content-length", b"transfer-encoding"}
 SUFFIXES = [".html", ".css", ".js", ".json", ".png", ".svg", ".txt", ".bin", ".woff2", ""]
 FOLDERS = ["", "a/", "a/b/", "a/b/c/d/", "with space/", "ümlaut/", "x+y~z/"]

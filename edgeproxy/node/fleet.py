@@ -144,6 +144,8 @@ class Fleet:
             self._let_go(self._crew)
         if self._leaving:
             await asyncio.wait(self._leaving)
+        for leftover in self._runtime.path.glob("worker-*.sock"):
+            leftover.unlink(missing_ok=True)
         if self._scribe:
             await self._scribe.stop(SCRIBE_PATIENCE_S)
         if self._config and ledger_files(self._runtime.path):

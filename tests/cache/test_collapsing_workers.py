@@ -99,7 +99,8 @@ def test_a_stale_response_is_fetched_anew_by_one_worker(edge: Edge, path: str) -
     until(lambda: {edge.get(path).body for _ in range(20)} == {b"0123456789"}, "all workers to have the new response")
     under_way(edge, path)
     assert len(edge["app"].seen(path)) == 2
-    assert sum(line["caused_by"] is not None for line in edge.node.lines() if line["path"] == path) == 1
+    caused = lambda: [line for line in edge.node.lines() if line["path"] == path and line["caused_by"] is not None]  # noqa: E731
+    assert len(until(caused, "the background fetch's line")) == 1
 
 
 def test_when_the_worker_that_fetches_dies_another_one_takes_over(edge: Edge, path: str) -> None:

@@ -122,6 +122,7 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
         "cache_age": None,
         "cache_tier": None,
         "filled_by": None,
+        "caused_by": None,
         "origin": "app",
         "origin_status": 201,
         "origin_reused": False,

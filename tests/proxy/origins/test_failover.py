@@ -54,7 +54,7 @@ def test_urls_are_taken_in_turn(world: World) -> None:
     gate = threading.Event()
     for origin in origins:
         origin.on("/turn/held", gated(gate, reply(b"held")))
-    clients = [edge.connect().send(request("/turn/held")) for _ in range(9)]
+    clients = [edge.connect().send(request(f"/turn/held?{number}")) for number in range(9)]
     for origin in origins:
         origin.wait_for("/turn/held", 3)
     gate.set()

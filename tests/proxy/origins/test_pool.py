@@ -53,7 +53,7 @@ def test_clients_one_after_another_share_one_connection(edge: Edge) -> None:
 def test_clients_at_the_same_time_get_one_each_and_all_are_kept(edge: Edge, gate: threading.Event) -> None:
     origin = edge["many"]
     origin.on("/many/held", gated(gate, reply(b"held")))
-    clients = [edge.connect().send(request("/many/held")) for _ in range(5)]
+    clients = [edge.connect().send(request(f"/many/held?{number}")) for number in range(5)]
     origin.wait_for("/many/held", 5)
     assert origin.connections == 5
     gate.set()
@@ -69,7 +69,7 @@ def test_clients_at_the_same_time_get_one_each_and_all_are_kept(edge: Edge, gate
 def test_no_more_idle_connections_are_kept_than_configured(edge: Edge, gate: threading.Event) -> None:
     origin = edge["two"]
     origin.on("/two/held", gated(gate, reply(b"held")))
-    clients = [edge.connect().send(request("/two/held")) for _ in range(5)]
+    clients = [edge.connect().send(request(f"/two/held?{number}")) for number in range(5)]
     origin.wait_for("/two/held", 5)
     gate.set()
     for client in clients:

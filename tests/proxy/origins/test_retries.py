@@ -156,7 +156,7 @@ def test_a_second_dead_connection_of_the_pool_is_not_tried(edge: Edge) -> None:
     gate = threading.Event()
     origin.on("/several/held", gated(gate, reply(b"held")))
     origin.on("/several/x", dies_when_pooled(close))
-    clients = [edge.connect().send(request("/several/held")) for _ in range(3)]
+    clients = [edge.connect().send(request(f"/several/held?{number}")) for number in range(3)]
     origin.wait_for("/several/held", 3)
     gate.set()
     for client in clients:
