@@ -43,6 +43,8 @@ def requested(value: bytes, length: int) -> tuple[Span, ...] | Unsatisfiable | N
     Parts that overlap or touch are made one, in the place of the first. None when the field does not count: another
     unit, not valid, or more parts or overlaps than anybody needs.
     """
+    if length == 0:
+        return None  # an empty whole has no parts; nginx and Apache send it as it is
     unit, sign, rest = value.partition(b"=")
     if not sign or unit.strip().lower() != b"bytes":
         return None
@@ -58,8 +60,6 @@ def requested(value: bytes, length: int) -> tuple[Span, ...] | Unsatisfiable | N
             span = Span(max(0, length - (last or 0)), length - 1)
             if last == 0:
                 continue
-            if length == 0:
-                return None
         elif last is not None and last < first:
             return None
         else:

@@ -77,16 +77,28 @@ def _is_number(text: bytes, number: int) -> bool:
 
 
 def updated_lines(stored: Stored, update_lines: Lines, now_ns: int, without: frozenset[bytes] = frozenset()) -> Lines:
-    """The stored response's fields after a 304 or HEAD (RFC 9111 §3.2): those that it has replace the stored ones.
+    """The stored response's fields after a 304 or HEAD (RFC 9111 §3.2): those that it has stand where the stored ones
+    stood, new ones behind them.
 
     Fields in `without` are not kept. Where it has no Date, it was made now (RFC 9110 §6.6.1).
     """
-    taken = [line for line in update_lines if (name := line[0].lower()) not in _NOT_UPDATED and name not in without]
-    replaced = {name.lower() for name, _ in taken} | {b"date"} | without
-    kept = [line for line in stored.lines if line[0].lower() not in replaced]
-    if not any(name.lower() == b"date" for name, _ in taken):
-        taken.append((b"Date", formatdate(now_ns // SECOND_NS, usegmt=True).encode()))
-    return kept + taken
+    taken: dict[bytes, Lines] = {}
+    for line in update_lines:
+        name = line[0].lower()
+        if name not in _NOT_UPDATED and name not in without:
+            taken.setdefault(name, []).append(line)
+    taken.setdefault(b"date", [(b"Date", formatdate(now_ns // SECOND_NS, usegmt=True).encode())])
+    replaced = taken.keys() | without
+    lines: Lines = []
+    for line in stored.lines:
+        name = line[0].lower()
+        if name in taken:
+            lines += taken.pop(name)
+        elif name not in replaced:
+            lines.append(line)
+    for new in taken.values():
+        lines += new
+    return lines
 
 
 def updated_fields(stored: Stored, update_lines: Lines, update: Fields, now_ns: int) -> dict[bytes, bytes]:

@@ -89,13 +89,13 @@ class Departures:
         flight = Flight(self, exchange.cache_key, entry)
         flight.keys.append(key)
         self._flights[key] = flight
-        flight.claim = self.cache.claim(key)
-        if flight.claim is not None:
+        if self.cache.claims is None:
             self.depart(flight, exchange)
         else:
+            # What the store did not have a moment ago it may have now: a claim is free once it does.
             flight.phase = Phase.ELSEWHERE
             self._join(flight, exchange)
-            asyncio.get_running_loop().call_later(ELSEWHERE_POLL_S, self._look_elsewhere, flight)
+            self._look_elsewhere(flight)
 
     @staticmethod
     def _leads_nobody(exchange: Exchange, entry: Entry | None) -> bool:

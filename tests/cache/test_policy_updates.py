@@ -52,10 +52,10 @@ def updated(before: list[Line], update: list[Line], without: frozenset[bytes] = 
 def test_fields_of_a_304_replace_those_stored_and_others_stay() -> None:
     before: list[Line] = [("X-A", "old"), ("X-B", "kept"), ("x-a", "older"), ("Date", date(-60))]
     assert updated(before, [("X-a", "new"), ("X-C", "added"), DATE]) == [
-        ("X-B", "kept"),
         ("X-a", "new"),
-        ("X-C", "added"),
+        ("X-B", "kept"),
         ("Date", date().decode()),
+        ("X-C", "added"),
     ]
 
 
