@@ -7,11 +7,11 @@ from the same configuration. This module knows names of files; what is in them i
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgeproxy.node.errors import AlreadyRunningError, RuntimeDirError
+from edgeproxy.node.locks import take_lock
 
 SYSTEM_DIR = Path("/run/edgeproxy")
 LOCK_PATIENCE_S = 1.0
@@ -80,22 +80,14 @@ class RuntimeDir:
         Raises AlreadyRunningError when another supervisor has it.
         """
         try:
-            fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = take_lock(self.lock_file, LOCK_PATIENCE_S)
         except OSError as error:
             raise RuntimeDirError(f"{self.lock_file} can't be opened: {error.strerror}") from error
-        deadline = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(fd)
-                    raise AlreadyRunningError(
-                        f"another supervisor runs on {self.path}; stop it, or give this node its own node.runtime_dir"
-                    ) from None
-                time.sleep(0.02)
-            else:
-                return fd
+        if fd is None:
+            raise AlreadyRunningError(
+                f"another supervisor runs on {self.path}; stop it, or give this node its own node.runtime_dir"
+            )
+        return fd
 
     def is_held(self) -> bool:
         """Say whether a supervisor runs here, without disturbing it."""

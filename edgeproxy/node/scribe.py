@@ -13,7 +13,6 @@ the ledgers.
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import sys
@@ -26,6 +25,7 @@ import structlog
 from edgeproxy.config import Config
 from edgeproxy.logging.app import configure
 from edgeproxy.node.drain import RETRY_S, Drain
+from edgeproxy.node.locks import take_lock
 from edgeproxy.node.runtime import RuntimeDir
 
 LOCK_FILE = "scribe.lock"
@@ -158,22 +158,6 @@ def _pause(written: int, backlog: int, last: float) -> float:
     return min(last * 1.5 or FAST_S, IDLE_S)
 
 
-def _lock(runtime_dir: Path) -> int | None:
-    """Be the only scribe of a runtime directory; the lock ends with the process. None when another one does not go."""
-    fd = os.open(runtime_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(fd)
-                return None
-            time.sleep(0.05)
-        else:
-            return fd
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the scribe; the exit code."""
     parser = argparse.ArgumentParser(prog="edgeproxy.node.scribe", description="writes a node's access log")
@@ -185,7 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     config = Config.from_json(options.config.read_bytes())
     configure(config.log.level, process="scribe", pid=os.getpid())
-    if _lock(options.runtime_dir) is None:
+    # One scribe at a time; the lock ends with the process.
+    if take_lock(options.runtime_dir / LOCK_FILE, LOCK_PATIENCE_S) is None:
         _log.error("another scribe is at work here", runtime_dir=str(options.runtime_dir))
         return 1
     asyncio.run(Scribe(config, options.runtime_dir).run(options.ready_fd))

@@ -4,10 +4,8 @@ Knows which directory it is, whose it is, and in which order its parts are prepa
 that goes with it. What is in the files is `cache.embedded`'s and `cache.purge_log`'s business.
 """
 
-import fcntl
 import os
 import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +17,7 @@ from edgeproxy.cache.embedded.files import StoreFiles
 from edgeproxy.cache.purge_log import PurgeLog, PurgeLogError
 from edgeproxy.config import Config
 from edgeproxy.node.errors import CacheDirError
+from edgeproxy.node.locks import take_lock
 from edgeproxy.node.runtime import SYSTEM_DIR, RuntimeDir
 
 SYSTEM_CACHE_DIR = Path("/var/cache/edgeproxy")
@@ -145,22 +144,12 @@ def _hold(directory: Path) -> int:
     """Take the directory for one node; the lock ends with the descriptor that is returned."""
     path = directory / "lock"
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = take_lock(path, LOCK_PATIENCE_S)
     except OSError as error:
         raise CacheDirError(f"{path} can't be opened: {error.strerror}") from error
-    deadline = time.monotonic() + LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(fd)
-                raise CacheDirError(
-                    f"another node uses the cache directory {directory}; give this node its own cache.path"
-                ) from None
-            time.sleep(0.02)
-        else:
-            return fd
+    if fd is None:
+        raise CacheDirError(f"another node uses the cache directory {directory}; give this node its own cache.path")
+    return fd
 
 
 def _ensure_log(path: Path) -> PurgeLog:

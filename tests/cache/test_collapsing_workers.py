@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.node.status import read_status
 from tests.cache.crowds import SLOTS, Held, answers, ask, lines_of, under_way
 from tests.proxy.edges import Edge
-from tests.support import Cut, reply, until
+from tests.support import Cut, Record, reply, until
 
 FRESH = "Cache-Control: max-age=60"
 HEAD = f"HTTP/1.1 200 OK\r\n{FRESH}\r\nContent-Length: 10\r\n\r\n".encode()
@@ -99,7 +99,10 @@ def test_a_stale_response_is_fetched_anew_by_one_worker(edge: Edge, path: str) -
     until(lambda: {edge.get(path).body for _ in range(20)} == {b"0123456789"}, "all workers to have the new response")
     under_way(edge, path)
     assert len(edge["app"].seen(path)) == 2
-    caused = lambda: [line for line in edge.node.lines() if line["path"] == path and line["caused_by"] is not None]  # noqa: E731
+
+    def caused() -> list[Record]:
+        return [line for line in edge.node.lines() if line["path"] == path and line["caused_by"] is not None]
+
     assert len(until(caused, "the background fetch's line")) == 1
 
 
