@@ -15,6 +15,7 @@ import click
 
 from edgeproxy.cli.common import FAILED, MISCONFIGURED, config_option, fail, find_node, plain_errors
 from edgeproxy.config import load
+from edgeproxy.ledger import CACHE_WORDS
 from edgeproxy.logging import select
 from edgeproxy.logging.follow import Follower
 from edgeproxy.logging.select import Shown, Test
@@ -23,7 +24,6 @@ from edgeproxy.node.status import read_control
 
 LOOK_S = 0.1
 """How often a log is looked at that is followed."""
-CACHE_WORDS = ("HIT", "MISS", "STALE", "REVALIDATED", "EXPIRED", "COLLAPSED", "BYPASS")
 OUTCOMES = ("ok", "client_abort", "origin_error", "timeout", "refused", "lost")
 _STATUS_COLOURS = {2: "green", 3: "cyan", 4: "yellow", 5: "red"}
 _CACHE_COLOURS = {"HIT": "green", "REVALIDATED": "green", "COLLAPSED": "cyan", "STALE": "yellow", "EXPIRED": "yellow"}

@@ -9,9 +9,13 @@ bytes out.
 import json
 import re
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from edgeproxy.ledger.layout import Stage
+
+CacheWord = Literal["HIT", "MISS", "STALE", "REVALIDATED", "EXPIRED", "COLLAPSED", "BYPASS"]
+"""What the cache did for a request."""
+CACHE_WORDS: tuple[CacheWord, ...] = get_args(CacheWord)
 
 
 class Field(NamedTuple):
@@ -43,7 +47,7 @@ FIELDS = (
     Field("status", "number or null", "Status sent to the client; null when none was."),
     Field("bytes_in", "number or null", "Bytes of request body received from the client."),
     Field("bytes_out", "number or null", "Bytes of response body sent to the client."),
-    Field("cache", "string or null", "`HIT`, `MISS`, `STALE`, `REVALIDATED`, `EXPIRED`, `COLLAPSED` or `BYPASS`."),
+    Field("cache", "string or null", ", ".join(f"`{word}`" for word in CACHE_WORDS[:-1]) + f" or `{CACHE_WORDS[-1]}`."),
     Field("cache_age", "number or null", "Age of the stored response that was served, seconds."),
     Field("cache_tier", "string or null", "Where the stored response lay: `memory` or `embedded`."),
     Field(

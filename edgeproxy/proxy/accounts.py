@@ -3,7 +3,7 @@
 import time
 from typing import get_args
 
-from edgeproxy.ledger import Counter, LedgerWriter, Stage
+from edgeproxy.ledger import CACHE_WORDS, Counter, LedgerWriter, Stage
 from edgeproxy.proxy.errors import Outcome, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.record import NO_ORIGIN, Recorder, origin_part
@@ -82,8 +82,5 @@ _OK = int(Counter.OUTCOME_OK)
 _SAMPLED = int(Counter.SAMPLED)
 _REFRESHES = int(Counter.CACHE_REFRESHES)
 _STATUS = Counter.STATUS_1XX - 1
-_CACHE_COUNTERS = {
-    word: int(Counter[f"CACHE_{word}"])
-    for word in ("HIT", "MISS", "STALE", "REVALIDATED", "EXPIRED", "COLLAPSED", "BYPASS")
-}
+_CACHE_COUNTERS = {word: int(Counter[f"CACHE_{word}"]) for word in CACHE_WORDS}
 _OUTCOME_COUNTERS = {outcome: int(Counter[f"OUTCOME_{outcome.upper()}"]) for outcome in get_args(Outcome)}

@@ -56,7 +56,7 @@ class Arrivals:
         pipeline = self._pipeline
         pipeline.stage(exchange, Stage.FIRST_BYTE)
         if not fetch.is_inherited:
-            exchange.status = exchange.origin_status = status
+            exchange.status = status
         flight = fetch.flight
         stale = exchange.entry if flight is None else flight.stale
         if (
@@ -183,7 +183,7 @@ class Arrivals:
             return stale.with_stored(policy.freshened(stored, update, names, None, now_ns)), False
         fresh = msgspec.structs.replace(
             policy.freshened(stored, update, names, storing.terms, now_ns, storing.without),
-            filled_by=response.filled_by(asked, fetch.attempt),
+            filled_by=response.traceparent(asked, fetch.attempt),
             purge_seq=fetch.purge_seq,
             tags=tags_of(names) or stored.tags,
         )
@@ -264,14 +264,12 @@ class Arrivals:
         if fetch.is_inherited:
             exchange.flight = exchange.fetch = None
             waiting.insert(0, exchange)
+        elif is_whole and is_unchanged(exchange, stored):
+            pipeline.departures.unchanged(exchange, stored)
         else:
-            exchange.is_stored = True
-            if is_whole and is_unchanged(exchange, stored):
-                pipeline.departures.unchanged(exchange, stored)
-            else:
-                exchange.position = 0
-                flight.readers.append(exchange)
-                self._start(fetch, status, reason, kept, names)
+            exchange.position = 0
+            flight.readers.append(exchange)
+            self._start(fetch, status, reason, kept, names)
         self._share(fetch, flight, waiting, is_purged=is_purged)
 
     def _share(self, fetch: "Fetch", flight: Flight, waiting: list[Exchange], *, is_purged: bool) -> None:
@@ -352,7 +350,7 @@ class Arrivals:
     def _start(self, fetch: "Fetch", status: int, reason: bytes, kept: FieldLines, names: Names) -> None:
         """Begin the response of the one who owns the fetch."""
         exchange = fetch.exchange
-        framing = response.framing(exchange, status, names)
+        framing = response.framing(exchange, status, has_length=b"content-length" in names)
         elapsed_s = time.monotonic() - exchange.started
         decoration = self._pipeline.decorator.fetched(exchange, elapsed_s)
         head = response.head(exchange, status, reason, kept, names, framing, decoration)

@@ -23,6 +23,8 @@ from edgeproxy.proxy.upstream.fetch import Fetch
 from edgeproxy.proxy.upstream.pool import OriginPool
 
 if TYPE_CHECKING:
+    from edgeproxy.cache.status import Forward
+    from edgeproxy.ledger import CacheWord
     from edgeproxy.proxy.pipeline import Pipeline
 
 REFRESH_REST_S = 1.0
@@ -48,9 +50,9 @@ class Departures:
         self._flights: dict[bytes, Flight] = {}
         self._resting: dict[bytes, float] = {}
 
-    def pass_on(self, exchange: Exchange, word: str, reason: str) -> None:
+    def pass_on(self, exchange: Exchange, reason: "Forward") -> None:
         """Forward the request as it came, and nothing of the response is stored."""
-        exchange.cache = word
+        exchange.cache = "BYPASS"
         exchange.forward_reason = reason
         self._fetch(exchange, None, is_cacheable=False)
 
@@ -71,7 +73,7 @@ class Departures:
         exchange.fetch = exchange.entry = None
         self.miss(exchange, None, "MISS", "vary-miss")
 
-    def miss(self, exchange: Exchange, entry: Entry | None, word: str, reason: str) -> None:
+    def miss(self, exchange: Exchange, entry: Entry | None, word: "CacheWord", reason: "Forward") -> None:
         """Nothing that is stored will do: fetch, or wait for the same fetch of another; `entry` is to be validated."""
         exchange.cache = word
         exchange.forward_reason = reason
@@ -142,7 +144,6 @@ class Departures:
     def depart(self, flight: Flight, exchange: Exchange) -> None:
         """Fetch for a flight; the request owns the fetch."""
         flight.phase = Phase.AWAITING
-        exchange.flight = flight
         self._fetch(exchange, flight, is_cacheable=True)
 
     def _fetch(self, exchange: Exchange, flight: Flight | None, *, is_cacheable: bool) -> None:
@@ -287,7 +288,7 @@ class Departures:
             flight.catch_up(exchange)
 
     def _start_stored(self, flight: Flight, exchange: Exchange, stored: Stored) -> None:
-        framing = response.stored_framing(exchange, stored, flight.length)
+        framing = response.framing(exchange, stored.status, has_length=flight.length is not None)
         elapsed_s = time.monotonic() - exchange.started
         entry = Entry(stored, b"")
         decoration = self.pipeline.decorator.stored(exchange, entry, elapsed_s)

@@ -6,12 +6,13 @@ Knows no protocol and decides nothing: the client's side fills in what was asked
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeproxy.ledger import Stage
+from edgeproxy.ledger import CacheWord, Stage
 from edgeproxy.proxy.errors import ProxyError
 from edgeproxy.proxy.fields import FieldLines, Names
 
 if TYPE_CHECKING:
     from edgeproxy.cache import Entry
+    from edgeproxy.cache.status import Forward
     from edgeproxy.proxy.flight import Flight
     from edgeproxy.proxy.http1 import ClientConnection
     from edgeproxy.proxy.plan import Plan
@@ -49,7 +50,6 @@ class Exchange:
         "held",
         "host",
         "is_over",
-        "is_stored",
         "keep_alive",
         "key",
         "lines",
@@ -57,7 +57,6 @@ class Exchange:
         "minor",
         "names",
         "now_ns",
-        "origin_status",
         "plan",
         "position",
         "prefix",
@@ -124,15 +123,14 @@ class Exchange:
         self.error: ProxyError | None = None
         self.response_started = False
         self.status = 0
-        self.origin_status = 0
-        self.is_stored = False
         self.bytes_in = 0
         self.bytes_out = 0
-        self.cache: str | None = None
+        self.cache: CacheWord | None = None
         self.cache_age: int | None = None
         self.cache_tier: str | None = None
         self.filled_by: str | None = None
-        self.forward_reason = ""
+        self.forward_reason: Forward | None = None
+        """Why it went to the origin, or waited for what did (RFC 9211 §2.2)."""
         self.detail = ""
         """What Cache-Status says beyond its other parameters: why a response was not stored, or stale."""
         self.stage = Stage.RECEIVED

@@ -8,8 +8,8 @@
 
 What is decided is decided elsewhere (tracing, cache.policy, plan, forwarding); what is parsed or sent is the client's
 connection's or the fetch's business; who goes to the origin, and for whom, is known to `departures`; what origins
-answer is taken in by `arrivals`. Synchronous throughout: a hit is
-answered in the tick in which its last byte came, and a miss costs no task.
+answer is taken in by `arrivals`. Synchronous throughout: a hit is answered in the tick in which its last byte came, and
+a miss costs no task.
 """
 
 import os
@@ -21,7 +21,7 @@ from edgeproxy.cache.policy import Reuse
 from edgeproxy.cache.purge_log import PurgeLogError
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Config
-from edgeproxy.ledger import Counter, LedgerWriter, Stage
+from edgeproxy.ledger import CacheWord, Counter, LedgerWriter, Stage
 from edgeproxy.proxy import problem, response
 from edgeproxy.proxy.accounts import Accounts
 from edgeproxy.proxy.arrivals import Arrivals
@@ -166,7 +166,7 @@ class Pipeline:
         elif method == b"PURGE":
             self._purge(exchange)
         else:
-            self.departures.pass_on(exchange, "BYPASS", "method")
+            self.departures.pass_on(exchange, "method")
 
     def _hit(self, exchange: Exchange, entry: Entry, status: int, head: str, body: bytes) -> None:
         age = (exchange.now_ns - entry.born_ns) // 1_000_000_000
@@ -194,7 +194,7 @@ class Pipeline:
             or conditional.must_forward(names)
             or (route.bypass and any(condition.met(names, exchange.target) for condition in route.bypass))
         ):
-            self.departures.pass_on(exchange, "BYPASS", "bypass")
+            self.departures.pass_on(exchange, "bypass")
             return
         key = exchange.cache_key = route.key.primary(plan.url, names) if route.key.has_request_parts else plan.key
         entry = self.cache.get(key, names)
@@ -237,7 +237,7 @@ class Pipeline:
         else:
             self.departures.miss(exchange, entry, "EXPIRED", "stale")
 
-    def serve(self, exchange: Exchange, entry: Entry, word: str) -> None:
+    def serve(self, exchange: Exchange, entry: Entry, word: CacheWord) -> None:
         """Answer with what is stored, or with the part of it that was asked for; `word` is for the record."""
         exchange.cache = word
         exchange.cache_age = age = max(0, exchange.now_ns - entry.born_ns) // 1_000_000_000

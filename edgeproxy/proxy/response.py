@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from edgeproxy.cache import Entry, Stored, policy, tags_of, variant
 from edgeproxy.cache import status as cache_status
 from edgeproxy.config import Cache, Tracing
+from edgeproxy.ledger import CACHE_WORDS, CacheWord
 from edgeproxy.proxy import forwarding
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, Names, render, values_of
 from edgeproxy.proxy.framing import Framing
+from edgeproxy.tracing import format_traceparent
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.upstream.attempt import Attempt
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
 
 _FLAGS = ("00", "01", "02", "03")
 _BODILESS = frozenset({204, 304})
-_NOT_IN_304 = frozenset(
-    {b"content-length", b"content-type", b"content-encoding", b"content-language", b"transfer-encoding"}
-)
 
 
 def trace_fields(exchange: Exchange) -> tuple[list[bytes], list[bytes]]:
@@ -35,11 +34,11 @@ def length(names: Names) -> int:
     return int(names.get(b"content-length", 0))
 
 
-def framing(exchange: Exchange, status: int, names: Names) -> Framing:
-    """How this response's end is told to this client (RFC 9112 §6.3)."""
+def framing(exchange: Exchange, status: int, *, has_length: bool) -> Framing:
+    """How this response's end is told to this client (RFC 9112 §6.3); `has_length`: whether its length is known."""
     if exchange.method == b"HEAD" or status in _BODILESS:
         return Framing.NONE
-    if b"content-length" in names:
+    if has_length:
         return Framing.LENGTH
     return Framing.CHUNKED if exchange.minor else Framing.CLOSE
 
@@ -58,17 +57,6 @@ def head(
         exchange.keep_alive = False
     parts.append(f"{decoration}{exchange.client.persistence(exchange)}\r\n".encode("latin-1"))
     return b"".join(parts)
-
-
-def stored_framing(exchange: Exchange, stored: Stored, length: int | None) -> Framing:
-    """How the end of a stored response whose body is still coming is told to a client; `length` is what its head
-    says.
-    """
-    if stored.status in _BODILESS:
-        return Framing.NONE
-    if length is not None:
-        return Framing.LENGTH
-    return Framing.CHUNKED if exchange.minor else Framing.CLOSE
 
 
 def stored_head(exchange: Exchange, entry: Entry, length: int | None, framed: Framing, decoration: str) -> bytes:
@@ -103,7 +91,7 @@ def stored(
     assert terms is not None  # noqa: S101  only what may be stored has terms, and only that comes here
     kept = forwarding.stored_lines(lines, names, storing.without)
     if b"date" not in names:
-        kept.append((b"Date", formatdate(time.time(), usegmt=True).encode()))
+        kept.append((b"Date", _date()))
     born_ns = now_ns - terms.age_ns
     return Stored(
         key=exchange.cache_key,
@@ -119,7 +107,7 @@ def stored(
         stale_if_error_ns=terms.stale_if_error_ns,
         must_revalidate=terms.must_revalidate,
         stored_ns=now_ns,
-        filled_by=filled_by(exchange, fetch.attempt),
+        filled_by=traceparent(exchange, fetch.attempt),
         origin=fetch.pool.origin.name,
         etag=names.get(b"etag"),
         last_modified=names.get(b"last-modified"),
@@ -152,21 +140,19 @@ def uncacheable(exchange: Exchange, why: str, now_ns: int, until_ns: int, purge_
     return Entry(marker, b"")
 
 
-def traceparent(exchange: Exchange) -> str:
-    """A request's own place in its trace, as a traceparent."""
+def traceparent(exchange: Exchange, attempt: "Attempt | None" = None) -> str:
+    """A request's own place in its trace, or that of an attempt to fetch for it."""
     trace = exchange.trace
-    return f"00-{trace.trace_id}-{trace.span_id}-{_FLAGS[trace.flags]}"
-
-
-def filled_by(exchange: Exchange, attempt: "Attempt") -> str:
-    """The traceparent under which an attempt went to the origin."""
-    trace = exchange.trace
-    return f"00-{trace.trace_id}-{attempt.span_id}-{_FLAGS[trace.flags]}"
+    return format_traceparent(trace.trace_id, trace.span_id if attempt is None else attempt.span_id, trace.flags)
 
 
 def _dated(names: Names) -> bytes:
     # A recipient with a clock adds the Date that the origin left out (RFC 9110 §6.6.1).
-    return b"" if b"date" in names else b"Date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
+    return b"" if b"date" in names else b"Date: %b\r\n" % _date()
+
+
+def _date() -> bytes:
+    return formatdate(time.time(), usegmt=True).encode()
 
 
 class Decorator:
@@ -174,7 +160,7 @@ class Decorator:
 
     def __init__(self, name: str, tracing: Tracing, cache: Cache) -> None:
         """Speak as the node of that name, with these switches."""
-        self._cache = f"Cache-Status: {cache_status.name(name)}"
+        self._name = cache_status.name(name)
         self._short = f"{cache.short_status}: " if cache.short_status else ""
         self._with_key = cache.status_key
         self._with_cache_status = tracing.cache_status
@@ -188,9 +174,10 @@ class Decorator:
             and tracing.server_timing
             and not cache.status_key
         )
-        words = ("MISS", "EXPIRED", "BYPASS", "COLLAPSED", "STALE", "REVALIDATED", "HIT")
-        self._as = {word: f"{self._short}{word}\r\n{self._cache}" if self._short else self._cache for word in words}
-        self._hit = f"{self._short}HIT\r\n{self._cache}; hit; ttl=" if self._short else f"{self._cache}; hit; ttl="
+        # The fields' beginnings, as nearly every response has them.
+        member = f"Cache-Status: {self._name}"
+        self._as = {word: f"{self._short}{word}\r\n{member}" if self._short else member for word in CACHE_WORDS}
+        self._hit = f"{self._as['HIT']}; hit; ttl="
 
     def hit(self, exchange: Exchange, entry: Entry, elapsed_ms: str) -> str:
         """For a fresh response from hot memory, sent as it is."""
@@ -203,57 +190,65 @@ class Decorator:
                 f"traceresponse: 00-{trace.trace_id}-{trace.span_id}-{_FLAGS[trace.flags]}\r\n"
                 f"Server-Timing: edge;dur={elapsed_ms}, origin;dur=0\r\n"
             )
-        text = self._trace(exchange, f"edge;dur={elapsed_ms}, origin;dur=0")
-        return self._status(exchange, f"; hit; ttl={ttl}", "HIT") + text
+        timing = f"edge;dur={elapsed_ms}, origin;dur=0"
+        return self._status(exchange, "HIT", entry.stored.key, hit=True, ttl=ttl) + self._trace(exchange, timing)
 
     def stored(self, exchange: Exchange, entry: Entry, elapsed_s: float) -> str:
         """For a response made of a stored one; its request may have been to the origin first."""
         ttl = (entry.stored.fresh_until_ns - exchange.now_ns) // 1_000_000_000
-        if exchange.forward_reason:
-            parameters = f"; fwd={exchange.forward_reason}"
-            if exchange.origin_status:
-                parameters += f"; fwd-status={exchange.origin_status}"
-            parameters += f"; ttl={ttl}"
-        else:
-            parameters = f"; hit; ttl={ttl}"
-        return self._status(exchange, parameters, exchange.cache or "HIT") + self._trace(
-            exchange, _split_timing(elapsed_s, _origin_s(exchange))
-        )
+        hit = exchange.forward_reason is None
+        status = self._status(exchange, exchange.cache or "HIT", entry.stored.key, hit=hit, ttl=ttl)
+        return status + self._trace(exchange, _split_timing(elapsed_s, _origin_s(exchange)))
 
     def fetched(self, exchange: Exchange, elapsed_s: float) -> str:
         """For a response from the origin."""
         origin_s = _origin_s(exchange)
+        flight = exchange.flight
+        is_stored = flight is not None and flight.filling is not None
         if self._with_all:
             # As for a hit; in pieces it is 2 µs more.
             trace = exchange.trace
             return (
                 f"{self._as[exchange.cache or 'MISS']}; fwd={exchange.forward_reason}"
-                f"; fwd-status={exchange.origin_status}{'; stored' if exchange.is_stored else ''}"
+                f"; fwd-status={exchange.status}{'; stored' if is_stored else ''}"
                 f"{f'; detail={exchange.detail}' if exchange.detail else ''}\r\nX-Trace-Id: {trace.trace_id}\r\n"
                 f"traceresponse: 00-{trace.trace_id}-{trace.span_id}-{_FLAGS[trace.flags]}\r\n"
                 f"Server-Timing: edge;dur={(elapsed_s - origin_s) * 1e3:.3f}, origin;dur={origin_s * 1e3:.3f}\r\n"
             )
-        parameters = f"; fwd={exchange.forward_reason}; fwd-status={exchange.origin_status}"
-        if exchange.is_stored:
-            parameters += "; stored"
-        timing = _split_timing(elapsed_s, origin_s)
-        return self._status(exchange, parameters, exchange.cache or "MISS") + self._trace(exchange, timing)
+        key = None if exchange.cache == "BYPASS" else exchange.cache_key
+        status = self._status(exchange, exchange.cache or "MISS", key, is_stored=is_stored)
+        return status + self._trace(exchange, _split_timing(elapsed_s, origin_s))
 
     def own(self, exchange: Exchange, elapsed_s: float) -> str:
         """For a response that the edge made."""
         return self._trace(exchange, _split_timing(elapsed_s, _origin_s(exchange)))
 
-    def _status(self, exchange: Exchange, parameters: str, word: str) -> str:
+    def _status(
+        self,
+        exchange: Exchange,
+        word: CacheWord,
+        key: bytes | None,
+        *,
+        hit: bool = False,
+        ttl: int | None = None,
+        is_stored: bool = False,
+    ) -> str:
         text = f"{self._short}{word}\r\n" if self._short else ""
         if not self._with_cache_status:
             return text
-        if exchange.cache == "COLLAPSED":
-            parameters += "; collapsed"
-        if self._with_key:
-            parameters += f"; key={cache_status.quoted(exchange.cache_key)}"
-        if exchange.detail:
-            parameters += f"; detail={exchange.detail}"
-        return f"{text}{self._cache}{parameters}\r\n"
+        answered = exchange.attempts[-1].status if exchange.attempts else 0
+        member = cache_status.member(
+            self._name,
+            hit=hit,
+            fwd=exchange.forward_reason,
+            ttl=ttl,
+            fwd_status=answered or None,
+            stored=is_stored,
+            collapsed=exchange.cache == "COLLAPSED",
+            key=key if self._with_key else None,
+            detail=exchange.detail or None,
+        )
+        return f"{text}Cache-Status: {member}\r\n"
 
     def _trace(self, exchange: Exchange, timing: str) -> str:
         trace = exchange.trace

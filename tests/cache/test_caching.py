@@ -456,6 +456,16 @@ def test_a_route_may_have_no_cache(edge: Edge) -> None:
     assert edge.record(response)["cache"] == "BYPASS"
 
 
+def test_the_key_is_told_where_that_is_asked_for_and_there_is_one() -> None:
+    with Edge(app={}, tables={"cache": {"status_key": True}}) as edge:
+        edge["app"].on("/app/a", reply(b"a", FRESH))
+        key = '; key="http://edge.test/app/a"'
+        miss, hit, posted = edge.get("/app/a"), edge.get("/app/a"), edge.get("/app/a", method="POST", body=b"x")
+    assert miss["cache-status"] == f"{MISS}; stored{key}"
+    assert (is_hit(hit), hit["cache-status"].endswith(key)) == (True, True)
+    assert posted["cache-status"] == "edge-1; fwd=method; fwd-status=200"
+
+
 def test_the_memory_is_bounded() -> None:
     size, count, bound = 20_000, 200, 1_000_000
     with Edge(app={}, tables={"cache": {"store": "memory", "memory_bytes": bound}}) as edge, edge.connect() as client:

@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 """Methods whose request may be sent again (RFC 9110 §9.2.2)."""
-_AS_IT_CAME = frozenset({"bypass", "method"})
-"""Reasons to forward a request that the cache has no part in. All others may change what is stored, a HEAD by what it
-tells of it: the origin is to see no more of them than the key has.
-"""
 
 
 class Phase(Enum):
@@ -94,7 +90,9 @@ class Fetch:
         self._body_sent = False
         self._timer: asyncio.TimerHandle | None = None
         plan = exchange.plan
-        as_keyed = exchange.forward_reason not in _AS_IT_CAME
+        # What does not bypass the cache may change what is stored, a HEAD by what it tells of it: the origin is to see
+        # no more of it than the key has.
+        as_keyed = exchange.cache != "BYPASS"
         self.sent_target = plan.sent_target if as_keyed else exchange.target
         stale = None if flight is None else flight.stale
         sent_host = plan.sent_host if as_keyed else b""
