@@ -104,6 +104,7 @@ class Worker:
                 continue
         server.close()
         self._inspector.close()
+        await asyncio.sleep(0)  # a connection that was accepted in this round is made known in the next
         await self._drain()
 
     def _housekeep(self) -> None:

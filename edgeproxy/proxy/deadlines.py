@@ -43,8 +43,12 @@ class Deadlines:
             self._handle.cancel()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = time.monotonic()
         self._handle = loop.call_later(TICK_S, self._tick, loop)
+        # The loop fires timers before it reads. A process that was kept from running has first to read what came in
+        # time meanwhile, and to process it: that is one round of the loop, and the burst behind it.
+        loop.call_soon(loop.call_soon, loop.call_soon, self._expire, time.monotonic())
+
+    def _expire(self, now: float) -> None:
         for expiring in [one for one in self.watched if one.deadline <= now]:
             try:
                 expiring.on_deadline(now)

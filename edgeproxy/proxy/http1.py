@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 DRAIN_IDLE_S = 1.0
 """How long a worker that drains still waits for a request on a connection that has none under way: one that the client
 has just sent would else be gone without an answer, and without a line."""
+DRAIN_NEW_S = 5.0
+"""The same for a connection that has had none yet: its client can't take a close for the end of a kept one (RFC 9112
+§9.3.1), so the first loss and sending again of its request should fit in."""
 LINGER_S = 2.0
 """How long a refused client's remaining bytes are read and dropped, so that it gets to see the answer (RFC 9112
 §9.6)."""
@@ -478,7 +481,8 @@ class ClientConnection(asyncio.Protocol):
                 self._in_head = False
 
     def _drain_patience_s(self) -> float:
-        return min(DRAIN_IDLE_S, self.pipeline.limits.drain_timeout / 2)
+        patience = DRAIN_IDLE_S if self._requests else DRAIN_NEW_S
+        return min(patience, self.pipeline.limits.drain_timeout / 2)
 
     def close(self) -> None:
         """Close in order: what was written still goes out."""

@@ -252,6 +252,21 @@ class TestDrain:
         assert node.wait() == 0
         assert [line["outcome"] for line in node.log_lines(3)] == ["ok"] * 3
 
+    def test_a_connection_that_comes_with_the_word_to_stop_is_served(
+        self, start_node: Callable[..., Node], path: str
+    ) -> None:
+        node = start_node()
+        for _ in range(10):
+            worker = node.worker().pid
+            os.kill(worker, signal.SIGSTOP)  # it wakes to both at once
+            with node.connect() as client:
+                client.send(request(path))
+                os.kill(worker, signal.SIGTERM)
+                os.kill(worker, signal.SIGCONT)
+                assert client.response().status == 200
+            until(lambda gone=worker: node.worker().pid != gone, "the next worker")
+        assert [line["outcome"] for line in node.log_lines(10)] == ["ok"] * 10
+
     def test_what_takes_too_long_is_cut_and_recorded(
         self, start_node: Callable[..., Node], origin: Origin, path: str
     ) -> None:
