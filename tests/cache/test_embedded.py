@@ -312,6 +312,22 @@ async def test_bodies_that_rot_are_never_served_and_their_entries_go(place: Plac
     assert place.aside == []
 
 
+async def test_looking_at_an_entry_that_rots_costs_that_entry_alone(place: Place) -> None:
+    with place.opened() as store:
+        await put(store, *(entry(vary={b"accept": value}, body=value * 100) for value in (b"a", b"b")))
+        name = layout.variant_name(layout.key_name(URL), stored(vary={b"accept": b"a"}).variant)
+        with store._env.begin(write=True) as txn:
+            txn.put(name, bytes(100), db=store._tables.heads)
+        assert [size for _, size in store.variants(URL)] == [100]
+        assert store.stats().failures == 1
+        await settle(store)
+        assert [size for _, size in store.variants(URL)] == [100]
+        assert store.stats().failures == 1
+        assert await find(store, names={b"accept": b"b"}) is not None
+    place.prepare()
+    assert place.aside == []
+
+
 async def test_a_worker_that_meets_damage_does_without_the_store_and_the_next_start_sets_it_aside(place: Place) -> None:
     with place.opened() as store:
         await put(store, *(entry(URL + b"/%d" % index) for index in range(2000)))

@@ -134,10 +134,15 @@ class EmbeddedStore:
                 for key in self._tables.keys(txn, self._tables.urls, prefix):
                     if len(key) != len(prefix) + layout.NAME_BYTES:
                         continue
-                    entry = self._tables.head(txn, key[-layout.NAME_BYTES :])
+                    name = key[-layout.NAME_BYTES :]
+                    try:
+                        entry = self._tables.head(txn, name)
+                    except Damaged as error:
+                        self._bad_record(name, error)
+                        continue
                     if entry is not None and entry[1].url == url:
                         found.append((entry[1], entry[0].body_bytes))
-        except (Damaged, lmdb.Error, OSError) as error:
+        except (lmdb.Error, OSError) as error:
             self._failed(error)
         return iter(found)
 
