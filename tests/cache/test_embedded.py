@@ -518,6 +518,17 @@ def test_a_store_that_has_no_room_to_be_made_is_an_error_with_a_message(tmp_path
     assert "can't be made" in done.stdout, done
 
 
+@pytest.mark.parametrize("write", [EmbeddedStore.put, EmbeddedStore.freshen])
+async def test_what_would_take_too_large_a_part_of_the_store_is_not_stored(
+    place: Place, write: Callable[[EmbeddedStore, Entry, Callable[[], None]], None]
+) -> None:
+    with place.opened() as store:
+        done = asyncio.Event()
+        write(store, entry(body=bytes(MIB)), done.set)
+        await asyncio.wait_for(done.wait(), 10)
+        assert await find(store) is None
+
+
 async def test_what_comes_faster_than_it_can_be_written_is_dropped_and_counted(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

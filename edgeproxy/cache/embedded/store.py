@@ -19,7 +19,7 @@ from edgeproxy.cache.embedded.environment import Environment
 from edgeproxy.cache.embedded.files import StoreError, StoreFiles
 from edgeproxy.cache.embedded.layout import Damaged, Record, VaryMark
 from edgeproxy.cache.embedded.sweep import Sweep
-from edgeproxy.cache.embedded.writer import Job, Writer
+from edgeproxy.cache.embedded.writer import Job, Work, Writer
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import variant
 from edgeproxy.cache.purge import Rule
@@ -170,18 +170,16 @@ class EmbeddedStore:
 
     def put(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
         """Store in place of what there is for the same key and variant."""
-        if self._broken or entry.size_bytes > self._capacity_bytes // OBJECT_PART:
-            if done is not None:
-                asyncio.get_running_loop().call_soon(done)
-            return
-        job = Job(self._writer.put, stored=entry.stored, body=entry.body, done=_in_loop(done))
-        if not self._writer.give(job) and done is not None:
-            asyncio.get_running_loop().call_soon(done)
+        self._write(self._writer.put, entry, done)
 
     def freshen(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
         """Store the entry's head anew; all of it where another response is stored by now."""
-        job = Job(self._writer.freshen, stored=entry.stored, body=entry.body, done=_in_loop(done))
-        if (self._broken or not self._writer.give(job)) and done is not None:
+        self._write(self._writer.freshen, entry, done)
+
+    def _write(self, work: Work, entry: Entry, done: Callable[[], None] | None) -> None:
+        fits = entry.size_bytes <= self._capacity_bytes // OBJECT_PART
+        job = Job(work, stored=entry.stored, body=entry.body, done=_in_loop(done))
+        if (self._broken or not fits or not self._writer.give(job)) and done is not None:
             asyncio.get_running_loop().call_soon(done)
 
     def discard(self, key: bytes) -> None:

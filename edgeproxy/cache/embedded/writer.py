@@ -42,6 +42,10 @@ _log = structlog.get_logger()
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+type Work = Callable[[Change, "Job"], None]
+"""What a job does to the store."""
+
+
 class Job:
     """Something to write."""
 
@@ -49,7 +53,7 @@ class Job:
 
     def __init__(
         self,
-        work: Callable[[Change, "Job"], None],
+        work: Work,
         *,
         key: bytes = b"",
         name: bytes = b"",
