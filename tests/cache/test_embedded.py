@@ -11,19 +11,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import lmdb
 import pytest
 
 from edgeproxy.cache.embedded import EmbeddedStore, StoreError, Sweeper, finish, layout, prepare
+from edgeproxy.cache.embedded import sweeper as sweeper_module
 from edgeproxy.cache.embedded import writer as writer_module
 from edgeproxy.cache.embedded.environment import Environment
 from edgeproxy.cache.embedded.files import StoreFiles
 from edgeproxy.cache.embedded.tables import Change
 from edgeproxy.cache.entry import Entry
-from edgeproxy.cache.purge import Kind
+from edgeproxy.cache.purge import Kind, Rule
+from edgeproxy.cache.purge_layout import RING_BYTES
 from edgeproxy.cache.purge_log import PurgeLog
 from tests.cache.churn import KEYS, is_whole, url
 from tests.cache.stores import SECOND_NS, URL, entry, find, put, settle, stored
@@ -721,6 +723,23 @@ async def test_a_sweeper_acts_on_what_was_purged_while_there_was_none_and_on_wha
     place.prepare()
     with place.opened() as store:
         assert store.applied_seq == 2
+
+
+def test_a_sweeper_that_can_not_sweep_keeps_no_more_rules_than_the_log(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Sequence[Rule]] = []
+    monkeypatch.setattr(sweeper_module, "RETRY_S", 0.01)
+    with monkeypatch.context() as failing:
+        failing.setattr(EmbeddedStore, "sweep", lambda _store, rules, _stopping: tried.append(list(rules)))
+        sweeper = Sweeper.open(place.store, place.log_path)
+        value = b"x" * 60_000
+        for _ in range(2 * RING_BYTES // len(value)):
+            seq = place.purge(Kind.PREFIX, value)
+            until(lambda seq=seq: tried and tried[-1][-1].seq == seq, "the rule is tried")  # type: ignore[misc]
+    assert sum(len(rule.value) for rule in tried[-1]) <= RING_BYTES
+    until(lambda: sweeper._store.applied_seq == seq, "all is swept in the end")
+    sweeper.close()
 
 
 async def test_readers_and_writers_of_several_processes_see_no_purged_entry_once_it_is_swept(place: Place) -> None:

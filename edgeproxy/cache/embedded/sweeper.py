@@ -5,7 +5,6 @@ from pathlib import Path
 
 from edgeproxy.cache.embedded.files import StoreError
 from edgeproxy.cache.embedded.store import EmbeddedStore
-from edgeproxy.cache.purge import Rule
 from edgeproxy.cache.purge_log import PurgeLog, PurgeLogError
 
 LOOK_S = 0.05
@@ -46,13 +45,11 @@ class Sweeper:
         self._store.close()
 
     def _run(self) -> None:
-        waiting: list[Rule] = []
         pause = 0.0
         while not self._stop.wait(pause):
-            waiting += self._log.read_new()
             pause = LOOK_S
-            if waiting:
-                if self._store.sweep(waiting, self._stop):
-                    waiting = []
-                else:
-                    pause = RETRY_S
+            rules = self._log.read_new()
+            if rules and not self._store.sweep(rules, self._stop):
+                # The log keeps them: a store that fails for good would have them pile up here.
+                self._log.seek(self._store.applied_seq)
+                pause = RETRY_S
