@@ -235,7 +235,7 @@ class Arrivals:
         too_large = response.length(names) > rules.max_object_bytes
         if storing.terms is None or too_large:
             why = "too-large" if too_large else storing.verdict.value
-            is_of_request = storing.verdict.of_request or status in _OF_REQUEST
+            is_of_request = storing.verdict.of_request
             is_outlived = is_of_request or policy.is_error(status)
             has_stale = flight is not None and flight.stale is not None
             waiting = [] if flight is None else self._shared_nothing(fetch, flight, is_dropped=not is_outlived)
@@ -326,8 +326,6 @@ class Arrivals:
 
     def _invalidate(self, exchange: Exchange, status: int, names: Names) -> None:
         """Forget what an unsafe request has changed (RFC 9111 §4.4)."""
-        if exchange.method in _SAFE:
-            return
         pipeline = self._pipeline
         urls = policy.invalidated(exchange.method, status, b"http", exchange.host, exchange.target, names)
         for url in urls:
@@ -356,8 +354,3 @@ class Arrivals:
         head = response.head(exchange, status, reason, kept, names, framing, decoration)
         exchange.client.start(exchange, head, framing)
         self._pipeline.stage(exchange, Stage.STREAMING)
-
-
-_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
-_OF_REQUEST = frozenset({206, 304, 412, 416})
-"""Statuses that answer a request's conditions and ranges, and say nothing of whether the whole may be stored."""

@@ -15,6 +15,7 @@ a miss costs no task.
 import os
 import time
 from functools import partial
+from http import HTTPStatus
 
 from edgeproxy.cache import Entry, conditional, policy, purge_request
 from edgeproxy.cache.policy import Reuse
@@ -143,7 +144,7 @@ class Pipeline:
         if method == b"GET" or method == b"HEAD":  # noqa: PLR1714 a tuple of two costs more than both comparisons
             if plan.is_simple:
                 names = exchange.names
-                entry = self._memory.get(plan.key, names)
+                entry = self._memory.get(plan.url, names)
                 if (
                     entry is not None
                     and exchange.now_ns < entry.fresh_until_ns
@@ -196,7 +197,7 @@ class Pipeline:
         ):
             self.departures.pass_on(exchange, "bypass")
             return
-        key = exchange.cache_key = route.key.primary(plan.url, names) if route.key.has_request_parts else plan.key
+        key = exchange.cache_key = route.key.primary(plan.url, names)
         entry = self.cache.get(key, names)
         if entry is not None and (
             exchange.now_ns < entry.stored.fresh_until_ns or self.departures.is_fetching(exchange)
@@ -292,14 +293,8 @@ class Pipeline:
         trace = exchange.trace
         body = problem.body(error, trace.trace_id, trace.request_id)
         exchange.error = error
-        exchange.status = int(error.status)
-        exchange.bytes_out = 0 if exchange.method == b"HEAD" else len(body)
-        if not exchange.body_complete:
-            exchange.keep_alive = False
-        elapsed_s = time.monotonic() - exchange.started
-        head = problem.head(error, len(body)) + self.decorator.own(exchange, elapsed_s)
         stage = exchange.stage
-        exchange.client.answer(exchange, head, body if exchange.method != b"HEAD" else b"")
+        self._answer_itself(exchange, error.status, body)
         self.accounts.close(exchange, error.outcome, stage, error)
 
     def broken(self, exchange: Exchange, error: ProxyError) -> None:
@@ -339,14 +334,20 @@ class Pipeline:
             self.refuse(exchange, purge_failed(error))
             return
         self.ledger.acknowledge_purge(self._purges.seq)
-        body = problem.purged(wanted)
+        self._answer_itself(exchange, HTTPStatus.OK, problem.purged(wanted))
+        self.done(exchange)
+
+    def _answer_itself(self, exchange: Exchange, status: HTTPStatus, body: bytes) -> None:
+        """Send an answer of the edge's own."""
+        sent = b"" if exchange.method == b"HEAD" else body
+        exchange.status = int(status)
+        exchange.bytes_out = len(sent)
         if not exchange.body_complete:
             exchange.keep_alive = False
-        exchange.status = 200
-        exchange.bytes_out = len(body)
         elapsed_s = time.monotonic() - exchange.started
-        exchange.client.answer(exchange, problem.ok_head(len(body)) + self.decorator.own(exchange, elapsed_s), body)
-        self.done(exchange)
+        exchange.client.answer(
+            exchange, problem.head(status, len(body)) + self.decorator.own(exchange, elapsed_s), sent
+        )
 
     # --- what all ends have in common
 

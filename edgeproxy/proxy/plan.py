@@ -13,21 +13,19 @@ KNOWN_BYTES = 1024
 class Plan:
     """One target URI's."""
 
-    __slots__ = ("is_simple", "key", "route", "sent_host", "sent_target", "url")
+    __slots__ = ("is_simple", "route", "sent_host", "sent_target", "url")
 
     def __init__(self, route: Target, host: bytes, target: bytes) -> None:
         """Work it out."""
         self.route = route
         rules: KeyRules = route.key
         self.url = rules.url(b"http", host, target)
-        """As keyed: what purges match."""
+        """As keyed: what purges match, and the primary key where that does not depend on the request's fields."""
         self.sent_target = rules.target(target)
         """As the origin is asked for it where the response may be stored: nothing that the key leaves out."""
         host_sent = rules.host(b"http", host)
         self.sent_host = b"" if host_sent == host else host_sent
         """The Host that the origin is sent there, where it is not the client's."""
-        self.key = self.url
-        """The primary key, where it does not depend on the request's fields."""
         self.is_simple = (
             route.cache and not rules.has_request_parts and not route.bypass and b"HEAD" in route.rules.methods
         )

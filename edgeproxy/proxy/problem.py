@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from email.utils import formatdate
+from http import HTTPStatus
 
 import msgspec
 
@@ -28,17 +29,6 @@ def body(error: ProxyError, trace_id: str, request_id: str) -> bytes:
     return msgspec.json.encode(problem)
 
 
-def ok_head(content_length: int) -> str:
-    """Status line and fields of the edge's own 200 with JSON, the blank line left out."""
-    return (
-        "HTTP/1.1 200 OK\r\n"
-        f"Date: {formatdate(usegmt=True)}\r\n"
-        "Content-Type: application/json\r\n"
-        f"Content-Length: {content_length}\r\n"
-        "Cache-Control: no-store\r\n"
-    )
-
-
 def purged(purges: Sequence[Purge]) -> bytes:
     """What was purged, as JSON."""
     rows = [
@@ -48,12 +38,13 @@ def purged(purges: Sequence[Purge]) -> bytes:
     return msgspec.json.encode({"purged": rows})
 
 
-def head(error: ProxyError, content_length: int) -> str:
-    """Status line and fields of a problem's response, the blank line left out."""
+def head(status: HTTPStatus, content_length: int) -> str:
+    """Status line and fields of an answer of the edge's own, the blank line left out."""
+    media_type = "application/problem+json" if status.is_client_error or status.is_server_error else "application/json"
     return (
-        f"HTTP/1.1 {int(error.status)} {error.status.phrase}\r\n"
+        f"HTTP/1.1 {int(status)} {status.phrase}\r\n"
         f"Date: {formatdate(usegmt=True)}\r\n"
-        "Content-Type: application/problem+json\r\n"
+        f"Content-Type: {media_type}\r\n"
         f"Content-Length: {content_length}\r\n"
         "Cache-Control: no-store\r\n"
     )

@@ -54,7 +54,7 @@ def an_exchange(
     exchange.trace = tracer.begin(NOW_NS, parents, states, True)
     route = Target(origin="app", cache=True, rules=Rules(max_object_bytes=1 << 20), key=KeyRules())
     exchange.plan = Plan(route, exchange.host, target)
-    exchange.cache_key = exchange.plan.key
+    exchange.cache_key = exchange.plan.url
     return exchange
 
 
