@@ -1,12 +1,12 @@
 """What a node has cached: figures from the workers' ledgers, stored responses from the workers themselves.
 
 Puts together for the command line and the admin API what `inspect` gets from each worker. The store is the same for all
-of them, so one of them is asked for it.
+of them, so the first that uses it is asked for it: a worker may have to do without.
 """
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -47,7 +47,7 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
     memory_capacity_bytes: int
     """Of each worker's hot memory."""
     store: StoreStats | None
-    """None with none under the workers' memory, and when no worker answers."""
+    """None with none under the workers' memory, and when no worker that uses it answers."""
     purge_seq: int
     """Number of the last purge rule; 0 when nothing was ever purged."""
     workers: tuple[WorkerCache, ...]
@@ -81,7 +81,7 @@ def stats(place: Place) -> CacheStats:
     workers = _serving(runtime_dir)
     asked = workers if place.config.cache.store != "memory" else []
     answers = (ask(runtime_dir, worker.index, Question(store=True)) for worker in asked)
-    store = next((one.stats for one in answers if one is not None), None)
+    store = next((one.stats for one in answers if one is not None and one.stats is not None), None)
     with contextlib.closing(open_log(place.log)) as log:
         seq = log.seq
     cache = place.config.cache
@@ -103,15 +103,26 @@ def show(place: Place, url: str) -> Shown:
     runtime_dir = place.runtime.path
     asks_store = True
     for worker in _serving(runtime_dir):
-        for one in keyed:
-            answer = ask(runtime_dir, worker.index, Question(url=one, store=asks_store, now_ns=now_ns))
-            if answer is None:
-                silent.append(worker.index)
-                break
+        questions = [Question(url=one, store=asks_store, now_ns=now_ns) for one in keyed]
+        answers = _answers(runtime_dir, worker.index, questions)
+        if answers is None:
+            silent.append(worker.index)
+            continue
+        for answer in answers:
             found.add(answer, worker.index)
-        else:
-            asks_store = False
+            asks_store = asks_store and answer.stats is None
     return Shown(url=url, keyed=tuple(keyed), found=found.kept(), more=found.more, silent=tuple(silent))
+
+
+def _answers(runtime_dir: Path, index: int, questions: Iterable[Question]) -> list[Answer] | None:
+    """What a worker says; None when it leaves a question unanswered."""
+    answers = []
+    for question in questions:
+        answer = ask(runtime_dir, index, question)
+        if answer is None:
+            return None
+        answers.append(answer)
+    return answers
 
 
 class _Found:
@@ -141,7 +152,10 @@ def _serving(runtime_dir: Path) -> list[WorkerStatus]:
 
 def _worker_caches(runtime_dir: Path, pids: set[int]) -> Iterator[WorkerCache]:
     for path in ledger_files(runtime_dir):
-        with contextlib.suppress(OSError, LedgerError), contextlib.closing(_open(path)) as ledger:
+        with (
+            contextlib.suppress(OSError, LedgerError),
+            contextlib.closing(LedgerReader.open(path, writable=False)) as ledger,
+        ):
             if ledger.pid not in pids:
                 continue
             counters = ledger.counters
@@ -154,7 +168,3 @@ def _worker_caches(runtime_dir: Path, pids: set[int]) -> Iterator[WorkerCache]:
                 purge_seq=ledger.acknowledged_purge,
                 requests={result.name.removeprefix(_PREFIX).lower(): counters[result] for result in RESULTS},
             )
-
-
-def _open(path: Path) -> LedgerReader:
-    return LedgerReader.open(path, writable=False)

@@ -153,6 +153,17 @@ def test_a_worker_that_took_anothers_place_answers(start_node: StartNode, origin
     assert (seen["silent"], [one["tiers"] for one in seen["found"]]) == ([], [["store"]])
 
 
+def test_the_store_is_shown_though_a_worker_does_without_it(start_node: StartNode, origin: Origin) -> None:
+    node = start_node(origin.url, workers=2)
+    ask(node, "/x")
+    copies(node, f"{SITE}/x")
+    (node.runtime_dir / "cache" / "store" / "damaged").write_text("for who comes next")
+    node.kill_worker(0)
+    assert any("store" in one["tiers"] for one in shown(node, f"{SITE}/x")["found"])
+    stats = json.loads(node.command("cache", "stats", "--json").stdout)
+    assert stats["store"]["entries"] == 1
+
+
 def test_stats_count_what_is_there_and_what_requests_found(start_node: StartNode, origin: Origin) -> None:
     node = start_node(origin.url)
     for _ in range(3):
