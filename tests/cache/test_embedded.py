@@ -75,9 +75,9 @@ def place(tmp_path: Path) -> Place:
 
 def inconsistencies(place: Place) -> list[str]:
     """What does not fit together in the tables."""
-    environment = Environment.acquire(StoreFiles(place.store))
-    tables, found = environment.tables, []
-    with environment.env.begin() as txn:
+    found: list[str] = []
+    with Environment.acquired(StoreFiles(place.store)) as environment, environment.env.begin() as txn:
+        tables = environment.tables
         numbers, cost, wanted = {}, 0, {"urls": set(), "tags": set(), "variants": set(), "bodies": set()}
         marks, primaries = set(), set()
         for name, value in txn.cursor(db=tables.heads):
@@ -109,7 +109,6 @@ def inconsistencies(place: Place) -> list[str]:
         counters = tables.counters(txn)
         if (counters.entries, counters.cost_bytes) != (len(numbers), cost):
             found.append(f"counters {counters} and tables ({len(numbers)}, {cost}) differ")
-    environment.release()
     return found
 
 
@@ -506,18 +505,33 @@ asyncio.run(main({str(disk)!r}, fill))
     assert "damaged" not in done.stdout + done.stderr
 
 
-def test_a_store_that_has_no_room_to_be_made_is_an_error_with_a_message(tmp_path: Path) -> None:
+def prepare_without_room(store: Path, size_bytes: int, instance: int, room_bytes: int) -> str:
+    """Prepare a store where no file may become longer than that; what is said of it."""
     program = (
         f"import resource, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\n"
         "from edgeproxy.cache.embedded import prepare, StoreError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))\n"
-        f"try: prepare(Path({str(tmp_path / 'store')!r}), 2**24, 1)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room_bytes}, -1))\n"
+        f"try: prepare(Path({str(store)!r}), {size_bytes}, {instance})\n"
         "except StoreError as error: print(error)\n"
     )
     done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True, check=False)
-    assert "can't be made" in done.stdout, done
+    return done.stdout + done.stderr
+
+
+def test_a_store_that_has_no_room_to_be_made_is_an_error_with_a_message(tmp_path: Path) -> None:
+    assert "can't be made" in prepare_without_room(tmp_path / "store", 16 * MIB, 1, 1000)
+
+
+async def test_a_start_on_a_full_disk_costs_no_store_that_is_there(place: Place) -> None:
+    with place.opened() as store:
+        await put(store, entry())
+    prepare_without_room(place.store, place.size_bytes, place.log.instance, 0)
+    place.prepare()
+    assert place.aside == []
+    with place.opened() as store:
+        assert await find(store) is not None
 
 
 @pytest.mark.parametrize("write", [EmbeddedStore.put, EmbeddedStore.freshen])

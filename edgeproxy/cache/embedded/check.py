@@ -24,8 +24,8 @@ def problem(folder: Path, instance: int) -> str:
     """Say why a store can't be used; empty when it can."""
     files = StoreFiles(folder)
     try:
-        environment = Environment.acquire(files)
-        return _problem(files, environment.env, environment.tables, instance)
+        with Environment.acquired(files) as environment:
+            return _problem(files, environment.env, environment.tables, instance)
     except (StoreError, layout.Damaged, lmdb.Error, OSError) as error:
         return str(error)
 

@@ -1,6 +1,8 @@
 """The open LMDB environments of this process: LMDB allows one a file, so whoever opens a store again shares it."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
 
 import lmdb
 
@@ -61,6 +63,16 @@ class Environment:
                 return found
         except (lmdb.Error, OSError, ValueError) as error:
             raise StoreError(f"cache store {files.folder} can't be opened: {error}") from error
+
+    @classmethod
+    @contextlib.contextmanager
+    def acquired(cls, files: StoreFiles) -> "Iterator[Environment]":
+        """Have a store open for a while. Raises StoreError."""
+        environment = cls.acquire(files)
+        try:
+            yield environment
+        finally:
+            environment.release()
 
     def release(self) -> None:
         """Close it, once the last one has let go."""

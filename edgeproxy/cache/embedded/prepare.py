@@ -47,9 +47,10 @@ def prepare(folder: Path, size_bytes: int, instance: int) -> None:
         else:
             os.truncate(files.data, size_bytes)
             Marks.ensure(files.marks, size_bytes)
-        files.in_use.write_text(_boot_id())
+        if not files.in_use.exists():  # else it names this boot: a disk that is full by now must not empty it
+            files.in_use.write_text(_boot_id())
         _note_applied(files)
-    except (OSError, lmdb.Error) as error:
+    except (OSError, lmdb.Error, layout.Damaged) as error:
         raise StoreError(f"cache store {folder} can't be made: {error}") from error
 
 
@@ -57,9 +58,8 @@ def finish(folder: Path) -> None:
     """After the last process of a node has let go: put the store on the disk, so that it is trusted after a reboot."""
     files = StoreFiles(folder)
     try:
-        environment = Environment.acquire(files)
-        environment.env.sync(True)
-        environment.release()
+        with Environment.acquired(files) as environment:
+            environment.env.sync(True)
         files.in_use.unlink()
     except (OSError, StoreError, lmdb.Error) as error:
         _log.warning("cache store could not be flushed", path=str(folder), error=str(error))
@@ -95,10 +95,8 @@ def _create(files: StoreFiles, size_bytes: int, instance: int) -> None:
 
 
 def _note_applied(files: StoreFiles) -> None:
-    environment = Environment.acquire(files)
-    with environment.env.begin() as txn:
+    with Environment.acquired(files) as environment, environment.env.begin() as txn:
         environment.marks.applied_seq = environment.tables.counters(txn).applied_seq
-    environment.release()
 
 
 def _problem(files: StoreFiles, size_bytes: int, instance: int) -> str:
