@@ -9,7 +9,7 @@ import lmdb
 from edgeproxy.cache.embedded import layout
 from edgeproxy.cache.embedded.files import StoreError, StoreFiles
 from edgeproxy.cache.embedded.marks import Marks
-from edgeproxy.cache.embedded.tables import Tables
+from edgeproxy.cache.embedded.tables import Change, Tables
 
 READERS = 510
 """Look-ups that all processes of a host may have under way at once."""
@@ -73,6 +73,14 @@ class Environment:
             yield environment
         finally:
             environment.release()
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Change]:
+        """Change the store in one transaction: all of it, or nothing when something is raised."""
+        with self.env.begin(write=True) as txn:
+            change = Change(self.tables, txn, self.marks)
+            yield change
+            change.finish()
 
     def release(self) -> None:
         """Close it, once the last one has let go."""

@@ -2,7 +2,8 @@
 
 Purges do not wait for it: a look-up says which rules may still be about what it found. When all entries of a rule are
 gone, its number is noted (`applied_seq`), and look-ups need not ask about it again. What was fetched after a rule is
-none of its business: entries carry the last rule that was known when their request went to the origin.
+none of its business, but for a rule about everything: entries carry the last rule that was known when their request
+went to the origin.
 """
 
 import threading
@@ -29,11 +30,8 @@ class Sweep:
     def __init__(self, environment: Environment, stopping: threading.Event | None = None) -> None:
         """Use the store of this process; leave off when `stopping` is set."""
         self._stopping = stopping
-        self._env = environment.env
+        self._environment = environment
         self._tables = environment.tables
-        self._marks = environment.marks
-        self.entries = 0
-        """How many entries were taken out or made stale."""
 
     def run(self, rules: Sequence[Rule]) -> bool:
         """Act on rules in their order, then note the last one's number; False when it left off before that.
@@ -41,7 +39,7 @@ class Sweep:
         Raises Damaged and lmdb.Error.
         """
         # Whoever has not seen these rules yet and is writing has written then; whoever comes later sees them.
-        self._env.begin(write=True).abort()
+        self._environment.env.begin(write=True).abort()
         for rule in rules:
             if rule.kind == Kind.ALL and not rule.soft:
                 self._everything()
@@ -57,22 +55,18 @@ class Sweep:
         return self._stopping is not None and self._stopping.is_set()
 
     def _everything(self) -> None:
-        with self._env.begin(write=True) as txn:
-            change = Change(self._tables, txn, self._marks)
-            self.entries += change.counters.entries
+        # What was fetched since goes as well: to tell it apart would take a look at each entry.
+        with self._environment.change() as change:
             change.forget_all()
-            change.finish()
 
     def _each(self, rule: Rule) -> None:
         table, prefix = self._where(rule)
         after = b""
         while not self._is_stopping() and (keys := self._keys(table, prefix, after)):
             after = keys[-1]
-            with self._env.begin(write=True) as txn:
-                change = Change(self._tables, txn, self._marks)
+            with self._environment.change() as change:
                 for key in keys:
-                    self._act(change, txn, rule, table, key)
-                change.finish()
+                    self._act(change, rule, table, key)
             time.sleep(PAUSE_S)
 
     def _where(self, rule: Rule) -> tuple[lmdb._Database, bytes]:
@@ -87,7 +81,7 @@ class Sweep:
 
     def _keys(self, table: lmdb._Database, prefix: bytes, after: bytes) -> list[bytes]:
         found: list[bytes] = []
-        with self._env.begin() as txn, txn.cursor(db=table) as cursor:
+        with self._environment.env.begin() as txn, txn.cursor(db=table) as cursor:
             more = cursor.set_range(after or prefix)
             if more and cursor.key() == after:
                 more = cursor.next()
@@ -96,33 +90,23 @@ class Sweep:
                 more = cursor.next()
         return found
 
-    def _act(
-        self, change: Change, txn: "lmdb.Transaction[bytes]", rule: Rule, table: lmdb._Database, key: bytes
-    ) -> None:
+    def _act(self, change: Change, rule: Rule, table: lmdb._Database, key: bytes) -> None:
         name = key[-layout.NAME_BYTES :]
-        try:
-            entry = self._tables.head(txn, name)
-        except layout.Damaged:
-            change.remove(name)
-            entry = None
+        entry = change.indexed(table, key)
         if entry is None:
-            txn.delete(key, db=table)
             return
         record, stored = entry
         if stored.purge_seq >= rule.seq or not _is_about(rule, stored):
             return
-        self.entries += 1
         if rule.soft:
             change.rewrite(name, record, applied(stored, rule.at_ns, rule.seq))
         else:
             change.remove(name)
 
     def _note(self, seq: int) -> None:
-        with self._env.begin(write=True) as txn:
-            change = Change(self._tables, txn, self._marks)
+        with self._environment.change() as change:
             change.counters.applied_seq = max(change.counters.applied_seq, seq)
-            change.finish()
-        self._marks.applied_seq = change.counters.applied_seq
+        self._environment.marks.applied_seq = change.counters.applied_seq
 
 
 def _is_about(rule: Rule, stored: Stored) -> bool:

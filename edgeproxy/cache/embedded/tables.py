@@ -70,6 +70,10 @@ class Change:
         self._marks = marks
         self.counters = tables.counters(txn)
 
+    def live_bytes(self) -> int:
+        """Of all pages that hold something."""
+        return self._tables.live_bytes(self._txn)
+
     def finish(self) -> None:
         """Write the counters."""
         self._txn.put(layout.META_COUNTERS, layout.pack_counters(self.counters), db=self._tables.meta)
@@ -124,6 +128,18 @@ class Change:
         self.counters.cost_bytes += cost - (place.cost if place else 0)
         self._txn.put(key, layout.pack_place(Place(name, cost, layout.useless_at_ns(stored))), db=self._tables.order)
 
+    def indexed(self, table: lmdb._Database, key: bytes) -> tuple[Record, Stored] | None:
+        """The entry that an index finds by this key; where there is none, or it is damaged, the index forgets it."""
+        name = key[-layout.NAME_BYTES :]
+        try:
+            entry = self._tables.head(self._txn, name)
+        except Damaged:
+            self.remove(name)
+            entry = None
+        if entry is None:
+            self._txn.delete(key, db=table)
+        return entry
+
     def discard(self, key: bytes) -> None:
         """Forget all variants of a primary key."""
         primary = layout.key_name(key)
@@ -145,13 +161,11 @@ class Change:
                 self._txn.drop(handle, delete=False)
         self.counters.entries = self.counters.cost_bytes = 0
 
-    def evict(self, cost_bytes: int, now_ns: int) -> int:
-        """Forget entries of this cost in all, by SIEVE, what can't be served any more without regard to its use; how
-        many.
-        """
+    def evict(self, cost_bytes: int, now_ns: int) -> None:
+        """Forget entries of this cost in all, by SIEVE, what can't be served any more without regard to its use."""
         counters = self.counters
         goal = counters.cost_bytes - cost_bytes
-        evicted = passed = 0
+        passed = 0
         with self._txn.cursor(db=self._tables.order) as cursor:
             while counters.cost_bytes > goal:
                 if not cursor.set_range(layout.number_key(counters.hand)) and not cursor.first():
@@ -163,9 +177,7 @@ class Change:
                     passed += 1
                 else:
                     self._evict(number, place)
-                    evicted += 1
-        counters.evictions += evicted
-        return evicted
+                    counters.evictions += 1
 
     def _evict(self, number: int, place: Place) -> None:
         record = self._record(place.name)

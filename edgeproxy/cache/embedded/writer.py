@@ -108,9 +108,8 @@ class Writer:
         log: PurgeLog | None,
         on_error: Callable[[Exception], None],
     ) -> None:
+        self._environment = environment
         self._env = environment.env
-        self._tables = environment.tables
-        self._marks = environment.marks
         self._capacity_bytes = environment.capacity_bytes
         # A change takes free pages for all that it touches, and what it frees can be used by the one after the next:
         # three changes' pages are in flight.
@@ -153,33 +152,37 @@ class Writer:
     # In the thread.
 
     def _run(self) -> None:
-        open_ = True
-        while open_:
-            batch: list[Job] = []
-            size = 0
-            job = self._jobs.get()
-            time.sleep(LINGER_S)
-            while job is not None:
-                batch.append(job)
-                size += job.size_bytes
-                if size >= self._batch_bytes or len(batch) >= self._batch_jobs:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except Empty:
-                    break
-            else:
-                open_ = False
+        while batch := self._next_batch():
+            size_bytes = sum(job.size_bytes for job in batch)
+            try:
+                self.write(batch, size_bytes)
+            except Exception as error:  # noqa: BLE001  whatever it is, who waits is told, and the thread goes on
+                self.dropped += len(batch)
+                self._on_error(error)
+            self._taken_bytes += size_bytes
+            for job in batch:
+                if job.done is not None:
+                    job.done()
+
+    def _next_batch(self) -> list[Job]:
+        """Wait for jobs; none when it is time to end."""
+        batch: list[Job] = []
+        size_bytes = 0
+        job = self._jobs.get()
+        time.sleep(LINGER_S)
+        while job is not None:
+            batch.append(job)
+            size_bytes += job.size_bytes
+            if size_bytes >= self._batch_bytes or len(batch) >= self._batch_jobs:
+                break
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+        else:
             if batch:
-                try:
-                    self.write(batch, size)
-                except Exception as error:  # noqa: BLE001  whatever it is, who waits is told, and the thread goes on
-                    self.dropped += len(batch)
-                    self._on_error(error)
-                self._taken_bytes += size
-                for job in batch:
-                    if job.done is not None:
-                        job.done()
+                self._jobs.put(None)  # nothing comes behind it: the next batch is the empty one
+        return batch
 
     def write(self, batch: list[Job], size_bytes: int) -> None:
         """Do these jobs in one transaction, or none of them where there is no room. Raises what else LMDB does."""
@@ -212,32 +215,28 @@ class Writer:
     def _retry(self, batch: list[Job], size_bytes: int) -> None:
         self._env.reader_check()
         self._age()
-        with self._env.begin(write=True) as txn:
-            change = Change(self._tables, txn, self._marks)
+        with self._environment.change() as change:
             change.evict(max(2 * size_bytes, self._capacity_bytes // 32), time.time_ns())
-            change.finish()
         self._age()
         self._try(batch, size_bytes)
 
     def _age(self) -> None:
         """Let the pages that the last changes freed be used again: two changes that are nearly empty."""
         for _ in range(2):
-            with self._env.begin(write=True) as txn:
-                Change(self._tables, txn, self._marks).finish()
+            with self._environment.change():
+                pass
 
     def _try(self, batch: list[Job], size_bytes: int) -> None:
-        with self._env.begin(write=True) as txn:
-            change = Change(self._tables, txn, self._marks)
-            self._make_room(change, txn, size_bytes)
+        with self._environment.change() as change:
+            self._make_room(change, size_bytes)
             self._rules.refresh()
             for job in batch:
                 job.work(change, job)
-            change.finish()
 
-    def _make_room(self, change: Change, txn: "lmdb.Transaction[bytes]", size_bytes: int) -> None:
+    def _make_room(self, change: Change, size_bytes: int) -> None:
         """Evict until what is to come fits; where it is far from fitting, a part of it with each batch."""
         room = self._capacity_bytes - self._capacity_bytes // RESERVE
-        over = self._tables.live_bytes(txn) + size_bytes - room
+        over = change.live_bytes() + size_bytes - room
         if over > 0:
             change.evict(min(over, 2 * size_bytes), time.time_ns())
 
