@@ -5,14 +5,12 @@ what the store has kept, from the next start on.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from edgeproxy.cli.common import MISCONFIGURED, config_option, fail, find_node, plain_errors, runtime_dir_option
-from edgeproxy.config import Config
 from edgeproxy.node import NotRunningError, RuntimeDir
 from edgeproxy.node.purging import TIMEOUT_S, Outcome, PurgeError, Wanted, append, running, understood
 from edgeproxy.node.purging import purge as purge_node
@@ -71,8 +69,8 @@ def plain_purge_errors() -> Iterator[None]:
 
 def _purge_stopped(config_path: Path | None, runtime: RuntimeDir, wanted: Wanted, error: NotRunningError) -> None:
     """Purge what the store of a node has that does not run."""
-    config: Config = Source(config_path).read().config
-    log = storage_paths(config, runtime.path, os.environ).purge_log
+    config = Source(config_path).read().config
+    log = storage_paths(config, runtime.path).purge_log
     if config.cache.store == "memory" or not log.exists():
         fail(f"{error}, and nothing is stored")
     append(log, understood(config, wanted))
