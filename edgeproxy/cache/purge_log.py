@@ -91,7 +91,7 @@ class PurgeLog:
             mapping[: len(words)] = words
             os.fsync(fd)
             temporary.rename(path)
-        except OSError:
+        except BaseException:
             temporary.unlink(missing_ok=True)
             os.close(fd)
             raise
@@ -105,11 +105,17 @@ class PurgeLog:
         version, or damaged.
         """
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        size = os.fstat(fd).st_size
-        if wrong := problem(os.pread(fd, HEADER_BYTES, 0), size):
+        try:
+            size = os.fstat(fd).st_size
+            wrong = problem(os.pread(fd, HEADER_BYTES, 0), size)
+            mapping = None if wrong else mmap.mmap(fd, size)
+        except BaseException:
+            os.close(fd)
+            raise
+        if mapping is None:
             os.close(fd)
             raise PurgeLogError(f"{path} {wrong}")
-        return cls(path, fd, mmap.mmap(fd, size))
+        return cls(path, fd, mapping)
 
     @classmethod
     def ensure(cls, path: Path) -> "PurgeLog":

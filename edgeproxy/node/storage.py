@@ -146,7 +146,7 @@ def _hold(directory: Path) -> int:
     try:
         fd = take_lock(path, LOCK_PATIENCE_S)
     except OSError as error:
-        raise CacheDirError(f"{path} can't be opened: {error.strerror}") from error
+        raise CacheDirError(f"{path} can't be locked: {error.strerror}") from error
     if fd is None:
         raise CacheDirError(f"another node uses the cache directory {directory}; give this node its own cache.path")
     return fd

@@ -1,6 +1,7 @@
 """The purge log on real files and between real processes: order, overrun readers, deaths in the middle, damage."""
 
 import contextlib
+import mmap
 import os
 import random
 import signal
@@ -86,6 +87,21 @@ def assert_gapless(rules: list[Rule], since: int, to: int) -> None:
         assert rule.seq == since + 1 or (rule.kind is Kind.ALL and rule.seq > since), (since, rule)
         since = rule.seq
     assert since == to
+
+
+def test_a_log_that_can_not_be_mapped_leaves_no_descriptor(
+    log: PurgeLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("cannot allocate memory")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(mmap, "mmap", fail)
+    for make in (PurgeLog.open, PurgeLog.create):
+        with pytest.raises(OSError, match="cannot allocate memory"):
+            make(path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_one_process_appends_all_others_read_once_and_in_order(log: PurgeLog, path: Path) -> None:

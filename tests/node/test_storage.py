@@ -1,5 +1,7 @@
 """Where a node's cache lies, whose it is, and what the supervisor makes of what it finds there."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -86,6 +88,17 @@ def test_two_nodes_never_share_a_directory(tmp_path: Path) -> None:
         Storage.take(config(tmp_path / "cache"), tmp_path / "b")
     first.close()
     Storage.take(config(tmp_path / "cache"), tmp_path / "b").close()
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(CacheDirError, match="lock can't be locked: No locks available"):
+        Storage.take(config(tmp_path / "cache"), tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_directory_is_free_once_its_node_was_killed(tmp_path: Path) -> None:
