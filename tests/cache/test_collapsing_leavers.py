@@ -9,7 +9,7 @@ import pytest
 
 from tests.cache.crowds import Held, answers, ask, lines_of, under_way
 from tests.proxy.edges import Edge
-from tests.support import Conversation, reply
+from tests.support import Client, Conversation, reply
 
 FRESH = "Cache-Control: max-age=60"
 HEAD = f"HTTP/1.1 200 OK\r\n{FRESH}\r\nContent-Length: 10\r\n\r\n".encode()
@@ -26,13 +26,22 @@ def path(request: pytest.FixtureRequest) -> str:
     return "/app/" + re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)
 
 
+def crowd(
+    edge: Edge, path: str, held: Held, followers: int, *fields: str, origin: str = "app"
+) -> tuple[Client, list[Client]]:
+    """A leader that asks with these fields, whose request is at the origin, and so many that wait for its answer."""
+    edge[origin].on(path, held)
+    leader = ask(edge, path, *fields)
+    edge[origin].wait_for(path)
+    waiting = [ask(edge, path) for _ in range(followers)]
+    if followers:
+        under_way(edge, path, request_sent=1, collapsed=followers)
+    return leader, waiting
+
+
 def test_a_follower_that_leaves_before_the_head_harms_nobody(edge: Edge, path: str) -> None:
     held = Held(HEAD, b"0123456789")
-    edge["app"].on(path, held)
-    leader = ask(edge, path)
-    edge["app"].wait_for(path)
-    followers = [ask(edge, path) for _ in range(3)]
-    under_way(edge, path, request_sent=1, collapsed=3)
+    leader, followers = crowd(edge, path, held, 3)
     followers[1].reset()
     under_way(edge, path, request_sent=1, collapsed=2)
     held.go()
@@ -45,11 +54,7 @@ def test_a_follower_that_leaves_before_the_head_harms_nobody(edge: Edge, path: s
 
 def test_a_follower_that_leaves_in_the_middle_harms_nobody(edge: Edge, path: str) -> None:
     held = Held(HEAD, b"01234")
-    edge["app"].on(path, held)
-    leader = ask(edge, path)
-    edge["app"].wait_for(path)
-    followers = [ask(edge, path) for _ in range(3)]
-    under_way(edge, path, request_sent=1, collapsed=3)
+    leader, followers = crowd(edge, path, held, 3)
     held.begin()
     under_way(edge, path, streaming=4)
     followers[1].head()
@@ -67,11 +72,7 @@ def test_a_follower_that_leaves_in_the_middle_harms_nobody(edge: Edge, path: str
 
 def test_a_leader_that_leaves_before_the_head_hands_the_fetch_on(edge: Edge, path: str) -> None:
     held = Held(HEAD, b"0123456789")
-    edge["app"].on(path, held)
-    leader = ask(edge, path)
-    edge["app"].wait_for(path)
-    followers = [ask(edge, path) for _ in range(3)]
-    under_way(edge, path, request_sent=1, collapsed=3)
+    leader, followers = crowd(edge, path, held, 3)
     leader.reset()
     under_way(edge, path, collapsed=3)
     held.go()
@@ -90,11 +91,7 @@ def test_a_leader_that_leaves_before_the_head_hands_the_fetch_on(edge: Edge, pat
 
 def test_a_leader_that_leaves_in_the_middle_hands_the_fetch_on(edge: Edge, path: str) -> None:
     held = Held(HEAD, b"01234")
-    edge["app"].on(path, held)
-    leader = ask(edge, path)
-    edge["app"].wait_for(path)
-    followers = [ask(edge, path) for _ in range(3)]
-    under_way(edge, path, request_sent=1, collapsed=3)
+    leader, followers = crowd(edge, path, held, 3)
     held.begin()
     under_way(edge, path, streaming=4)
     leader.reset()
@@ -118,11 +115,7 @@ def test_a_leader_that_leaves_in_the_middle_hands_the_fetch_on(edge: Edge, path:
 
 def test_one_leader_after_the_other_may_leave(edge: Edge, path: str) -> None:
     held = Held(HEAD, b"0123456789")
-    edge["app"].on(path, held)
-    leader = ask(edge, path)
-    edge["app"].wait_for(path)
-    followers = [ask(edge, path) for _ in range(5)]
-    under_way(edge, path, request_sent=1, collapsed=5)
+    leader, followers = crowd(edge, path, held, 5)
     for left, client in enumerate([leader, *followers[:4]], 1):
         client.reset()
         under_way(edge, path, collapsed=6 - left)
@@ -135,11 +128,7 @@ def test_one_leader_after_the_other_may_leave(edge: Edge, path: str) -> None:
 @pytest.mark.parametrize("begun", [False, True], ids=["before-the-head", "in-the-middle"])
 def test_when_all_have_left_the_fetch_ends(edge: Edge, path: str, begun: bool) -> None:
     held = Held(HEAD, b"01234", later=reply(b"anew", FRESH))
-    edge["app"].on(path, held)
-    leader = ask(edge, path)
-    edge["app"].wait_for(path)
-    followers = [ask(edge, path) for _ in range(3)]
-    under_way(edge, path, request_sent=1, collapsed=3)
+    leader, followers = crowd(edge, path, held, 3)
     if begun:
         held.begin()
         under_way(edge, path, streaming=4)
@@ -162,11 +151,7 @@ def test_a_private_answer_is_not_the_heirs(edge: Edge, path: str) -> None:
         b"HTTP/1.1 200 OK\r\nCache-Control: private\r\nSet-Cookie: id=leader\r\nContent-Length: 6\r\n\r\nsecret",
         later=own,
     )
-    edge["app"].on(path, held)
-    leader = ask(edge, path, "Cookie: id=leader")
-    edge["app"].wait_for(path)
-    followers = [ask(edge, path) for _ in range(3)]
-    under_way(edge, path, request_sent=1, collapsed=3)
+    leader, followers = crowd(edge, path, held, 3, "Cookie: id=leader")
     leader.reset()
     under_way(edge, path, collapsed=3)
     held.go()
@@ -182,11 +167,7 @@ def test_what_was_asked_for_with_authorization_is_not_stored_for_the_heir(edge: 
     held = Held(
         f"HTTP/1.1 200 OK\r\n{FRESH}\r\nContent-Length: 6\r\n\r\n".encode(), b"secret", later=reply(b"public", FRESH)
     )
-    edge["authorized"].on(path, held)
-    leader = ask(edge, path, "Authorization: Basic eA==")
-    edge["authorized"].wait_for(path)
-    follower = ask(edge, path)
-    under_way(edge, path, request_sent=1, collapsed=1)
+    leader, (follower,) = crowd(edge, path, held, 1, "Authorization: Basic eA==", origin="authorized")
     leader.reset()
     under_way(edge, path, collapsed=1)
     held.go()
@@ -205,9 +186,7 @@ def test_a_variant_is_stored_as_the_one_that_was_asked_for(edge: Edge, path: str
         b"de",
         later=answer,
     )
-    edge["app"].on(path, held)
-    leader = ask(edge, path, "Accept-Language: de")
-    edge["app"].wait_for(path)
+    leader, _ = crowd(edge, path, held, 0, "Accept-Language: de")
     first = ask(edge, path, "Accept-Language: fr")
     under_way(edge, path, request_sent=1, collapsed=1)
     second = ask(edge, path, "Accept-Language: de")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import Conversation, Cut, Node, Origin, gated, reply, request, until
+from tests.support import Conversation, Cut, Handler, Node, Origin, gated, reply, request, until
 
 FIRST = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"
 
@@ -26,36 +26,34 @@ def breaks_off(talk: Conversation) -> None:
     talk.close()
 
 
-def test_an_upload_whose_answer_breaks_off_has_one_line(node: Node, origin: Origin, path: str) -> None:
-    origin.on(path, breaks_off)
+def stays_open(talk: Conversation) -> None:
+    """Answer before the request's body is here, and not to the end, until the other side has closed."""
+    talk.send(FIRST)
+    talk.wait_for_close()
+    talk.end = "close"
+
+
+@pytest.mark.parametrize(
+    ("answers", "framing", "body", "outcome"),
+    [
+        pytest.param(breaks_off, b"Content-Length: 100", b"some", "origin_error", id="an-answer-that-breaks-off"),
+        pytest.param(stays_open, b"Transfer-Encoding: chunked", b"zz\r\n", "refused", id="a-bad-chunk-after-its-begin"),
+    ],
+)
+def test_an_upload_that_ends_while_it_is_answered_has_one_line(
+    node: Node, origin: Origin, path: str, answers: Handler, framing: bytes, body: bytes, outcome: str
+) -> None:
+    origin.on(path, answers)
     with node.recording() as log:
         with node.connect() as client:
-            client.send(b"POST %b HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 100\r\n\r\n" % path.encode())
+            client.send(b"POST %b HTTP/1.1\r\nHost: edge.test\r\n%b\r\n\r\n" % (path.encode(), framing))
             assert client.head().status == 200
-            client.send(b"some")
+            client.send(body)
             with pytest.raises(Cut):
                 client.stream.chunked_body(client.head())
         (line,) = log.lines(1)
-    assert line["outcome"] == "origin_error"
+    assert line["outcome"] == outcome
     assert node.worker().in_flight == 0
-
-
-def test_a_bad_chunk_after_the_answer_has_begun_has_one_line(node: Node, origin: Origin, path: str) -> None:
-    def answers_early(talk: Conversation) -> None:
-        talk.send(FIRST)
-        talk.wait_for_close()
-        talk.end = "close"
-
-    origin.on(path, answers_early)
-    with node.recording() as log:
-        with node.connect() as client:
-            client.send(b"POST %b HTTP/1.1\r\nHost: edge.test\r\nTransfer-Encoding: chunked\r\n\r\n" % path.encode())
-            assert client.head().status == 200
-            client.send(b"zz\r\n")
-            with pytest.raises(Cut):
-                client.stream.chunked_body(client.head())
-        (line,) = log.lines(1)
-    assert line["outcome"] == "refused"
 
 
 @pytest.mark.parametrize("field", ["Connection: close", "Accept: */*"])
