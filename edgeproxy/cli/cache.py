@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgeproxy.cache.store import StoreStats
 from edgeproxy.cli.common import config_option, find_node, plain_errors, runtime_dir_option
 from edgeproxy.cli.purge import plain_purge_errors
 from edgeproxy.node import cached
@@ -34,7 +35,7 @@ def stats(as_json: bool, config_path: Path | None, runtime_dir: Path | None) -> 
     with plain_errors():
         seen = cached.stats(running(find_node(config_path, runtime_dir).path))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(seen), indent=2))
+        _print_json(seen)
     else:
         _print_stats(seen, Console(highlight=False))
 
@@ -49,45 +50,59 @@ def show(url: str, as_json: bool, config_path: Path | None, runtime_dir: Path | 
     with plain_errors(), plain_purge_errors():
         seen = cached.show(running(find_node(config_path, runtime_dir).path), url)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(seen), indent=2))
+        _print_json(seen)
     else:
         _print_shown(seen, Console(highlight=False))
 
 
+def _print_json(seen: msgspec.Struct) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(seen), indent=2))
+
+
 def _print_stats(seen: CacheStats, console: Console) -> None:
-    store = seen.store
     rows = {"kept in": seen.kind}
-    if store is not None:
-        share = store.size_bytes / store.capacity_bytes if store.capacity_bytes else 0.0
-        rows |= {
-            "path": store.path,
-            "stored": f"{store.entries} responses, {store.size_bytes} of {store.capacity_bytes} bytes ({share:.1%})",
-            "evicted": f"{store.evictions} responses",
-            "failures": str(store.failures),
-        }
+    if seen.store is not None:
+        rows |= _store_rows(seen.store)
     rows["purges"] = f"up to rule {seen.purge_seq}" if seen.purge_seq else "none yet"
     _print_rows(rows, console, indent="")
     console.print()
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("worker", "pid", "responses", "bytes", "share", "evicted", "purges"):
-        table.add_column(column, no_wrap=True)
-    for one in seen.workers:
-        share = one.memory_bytes / seen.memory_capacity_bytes if seen.memory_capacity_bytes else 0.0
-        table.add_row(
-            str(one.worker),
-            str(one.pid),
-            str(one.memory_entries),
-            str(one.memory_bytes),
-            f"{share:.1%}",
-            str(one.evictions),
-            str(one.purge_seq) + ("" if one.purge_seq >= seen.purge_seq else " (not yet all)"),
-        )
-    console.print(table)
+    console.print(_workers_table(seen))
     console.print()
     counts = Counter[str]()
     for one in seen.workers:
         counts.update(one.requests)
     _print_rows({"requests": ", ".join(f"{count} {name}" for name, count in counts.items())}, console, indent="")
+
+
+def _store_rows(store: StoreStats) -> dict[str, str]:
+    share = _share(store.size_bytes, store.capacity_bytes)
+    return {
+        "path": store.path,
+        "stored": f"{store.entries} responses, {store.size_bytes} of {store.capacity_bytes} bytes ({share})",
+        "evicted": f"{store.evictions} responses",
+        "failures": str(store.failures),
+    }
+
+
+def _workers_table(seen: CacheStats) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("worker", "pid", "responses", "bytes", "share", "evicted", "purges"):
+        table.add_column(column, no_wrap=True)
+    for one in seen.workers:
+        table.add_row(
+            str(one.worker),
+            str(one.pid),
+            str(one.memory_entries),
+            str(one.memory_bytes),
+            _share(one.memory_bytes, seen.memory_capacity_bytes),
+            str(one.evictions),
+            str(one.purge_seq) + ("" if one.purge_seq >= seen.purge_seq else " (not yet all)"),
+        )
+    return table
+
+
+def _share(size_bytes: int, capacity_bytes: int) -> str:
+    return f"{size_bytes / capacity_bytes if capacity_bytes else 0.0:.1%}"
 
 
 def _print_shown(seen: Shown, console: Console) -> None:
