@@ -524,6 +524,12 @@ def test_a_store_that_has_no_room_to_be_made_is_an_error_with_a_message(tmp_path
     assert "can't be made" in prepare_without_room(tmp_path / "store", 16 * MIB, 1, 1000)
 
 
+def test_marks_that_have_no_room_leave_nothing_behind(place: Place) -> None:
+    (place.store / "marks").unlink()
+    assert "can't be made" in prepare_without_room(place.store, place.size_bytes, place.log.instance, 4096)
+    assert [path.name for path in place.store.glob("marks*")] == []
+
+
 async def test_a_start_on_a_full_disk_costs_no_store_that_is_there(place: Place) -> None:
     with place.opened() as store:
         await put(store, entry())

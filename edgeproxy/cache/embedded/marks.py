@@ -35,16 +35,20 @@ class Marks:
         It gets all its room at once: a full disk is an error here, and can't end a process later.
         """
         count = min(max(1 << (capacity_bytes // _BYTES_PER_MARK).bit_length(), _LEAST), _MOST)
-        if path.exists() and path.stat().st_size == PAGE_BYTES + count and path.read_bytes()[: len(MAGIC)] == MAGIC:
+        size = PAGE_BYTES + count
+        if path.exists() and path.stat().st_size == size and path.read_bytes()[: len(MAGIC)] == MAGIC:
             return
         temporary = path.with_suffix(".new")
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(fd, 0, PAGE_BYTES + count)
+            os.posix_fallocate(fd, 0, size)
             os.pwrite(fd, MAGIC, 0)
+            temporary.rename(path)  # others may have the old one mapped
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         finally:
             os.close(fd)
-        temporary.rename(path)  # others may have the old one mapped
 
     @classmethod
     def open(cls, path: Path) -> "Marks":
