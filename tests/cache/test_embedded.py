@@ -745,6 +745,20 @@ async def test_a_sweeper_acts_on_what_was_purged_while_there_was_none_and_on_wha
         assert store.applied_seq == 2
 
 
+async def test_a_sweep_that_is_resumed_does_not_take_out_everything_again(place: Place) -> None:
+    with place.opened() as store:
+        seq = place.purge(Kind.ALL)
+        place.purge(Kind.TAG, b"red")
+        stopping = threading.Event()
+        stopping.set()
+        with contextlib.closing(PurgeLog.open(place.log_path)) as log:
+            assert not store.sweep(log.read_new(), stopping)
+        await put(store, entry(purge_seq=seq))
+        swept(place, store)
+        assert store.applied_seq == seq + 1
+        assert await find(store) is not None
+
+
 def test_a_sweeper_that_can_not_sweep_keeps_no_more_rules_than_the_log(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ class Sweep:
         for rule in rules:
             if rule.kind == Kind.ALL and not rule.soft:
                 self._everything()
+                self._note(rule.seq)  # a second time it would take what was stored meanwhile
             else:
                 self._each(rule)
             if self._is_stopping():
