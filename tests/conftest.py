@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Node, Origin
+from tests.support import Node, Origin, RedisServers
 
 
 @pytest.fixture
@@ -30,5 +30,32 @@ def start_node(origin: Origin) -> Iterator[Callable[..., Node]]:
 
         def start(*origins: str, **options: Any) -> Node:
             return stack.enter_context(Node(*(origins or (origin.url,)), **options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_redis_cluster() -> Iterator[RedisServers]:
+    """The Redis Cluster that tests share: `redis_cluster` is how they ask for it."""
+    with RedisServers(node_timeout_ms=5000) as started:  # nobody takes over because the machine is busy
+        yield started
+
+
+@pytest.fixture
+def redis_cluster(shared_redis_cluster: RedisServers) -> Iterator[RedisServers]:
+    """An empty Redis Cluster, for tests that leave its servers alive and their configuration as it was."""
+    shared_redis_cluster.wait_ready()
+    shared_redis_cluster.flush()
+    yield shared_redis_cluster
+    shared_redis_cluster.close_clients()
+
+
+@pytest.fixture
+def start_redis_cluster() -> Iterator[Callable[..., RedisServers]]:
+    """Start Redis Clusters for one test, to break them or with other options: `start_redis_cluster(tls=True)`."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> RedisServers:
+            return stack.enter_context(RedisServers(**options))
 
         yield start

@@ -19,6 +19,7 @@ from tests.support.origin import (
     until_close,
 )
 from tests.support.ports import free_port
+from tests.support.redis_cluster import Monitored, RedisServer, RedisServers, slot_of
 from tests.support.wait import until
 
 __all__ = [
@@ -28,12 +29,15 @@ __all__ = [
     "Cut",
     "Handler",
     "Message",
+    "Monitored",
     "Nginx",
     "Node",
     "Origin",
     "Received",
     "Record",
     "Recording",
+    "RedisServer",
+    "RedisServers",
     "Response",
     "chunked",
     "echo",
@@ -45,6 +49,7 @@ __all__ = [
     "reply",
     "request",
     "silent",
+    "slot_of",
     "until",
     "until_close",
 ]
