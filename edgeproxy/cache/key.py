@@ -27,6 +27,11 @@ def primary_key(scheme: bytes, host: bytes, target: bytes) -> bytes:
     return scheme + b"://" + host + target
 
 
+def url_of(key: bytes) -> bytes:
+    """The URL as keyed that a primary key is for."""
+    return key.partition(_REQUEST_PARTS)[0]
+
+
 def variant(vary: Sequence[bytes], names: Fields) -> bytes:
     """A request's values of the fields that Vary names (RFC 9111 §4.1), without what makes no difference to what they
     mean: white space around list members, and case where the field's definition has it so.

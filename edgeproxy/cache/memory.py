@@ -20,6 +20,8 @@ from edgeproxy.cache.key import variant
 
 VARIANT_BYTES = 512
 """What an entry that varies costs beside its own size: its resource's place in the index, and its own there."""
+SUSPECT = -1
+"""In place of an entry's `purge_seq`: no other number is like it, so every look-up asks whether it may be used."""
 LARGE_SHARE = 64
 """An entry is large from this part of the capacity on."""
 
@@ -113,6 +115,14 @@ class HotMemory:
             for each in list(varying.entries.values()):
                 self._drop(each)
         return entry is not None or varying is not None
+
+    def suspect(self) -> None:
+        """Doubt all that is stored: it may have been replaced or purged elsewhere unnoticed."""
+        for queue in (self._small, self._large):
+            entry = queue.oldest
+            while entry is not None:
+                entry.purge_seq = SUSPECT
+                entry = entry.newer
 
     def entries_of(self, url: bytes) -> list[Entry]:
         """What is stored for a URL as keyed, not marked as asked for.

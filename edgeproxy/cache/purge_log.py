@@ -23,7 +23,7 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edgeproxy.cache.purge import Kind, Purge, Rule
@@ -71,6 +71,8 @@ class PurgeLog:
         self._map = mapping
         self.words = memoryview(mapping)[:HEADER_BYTES].cast("Q")
         """The header's words, indexed by `PurgeWord`."""
+        self.seq_word = self.words[PURGE_SEQ : PURGE_SEQ + 1]
+        """The number of the last rule, as a hot path compares it."""
         self.instance = self.words[PurgeWord.INSTANCE]
         self._capacity = self.words[PurgeWord.RING_BYTES]
         self._threads = threading.Lock()
@@ -163,6 +165,19 @@ class PurgeLog:
         if durable:
             os.fdatasync(self._fd)  # takes mapped pages in, and lets other threads run
         return seq
+
+    def give(self, purge: Purge, now_ns: int, given: Callable[[int, Exception | None], None]) -> None:
+        """As `append`, not durable, for whoever goes on with what came of it: the rule's number, or what went wrong.
+        Raises ValueError for a purge that can't be a rule.
+
+        The disk is not waited for: a store that was in use when its machine failed is set aside with all its entries.
+        """
+        try:
+            seq = self.append(purge.kind, purge.value, purge.soft, now_ns, durable=False)
+        except (PurgeLogError, OSError) as error:
+            given(0, error)
+        else:
+            given(seq, None)
 
     def _add(self, rule: Rule) -> None:
         words = self.words
@@ -292,6 +307,7 @@ class PurgeLog:
 
     def close(self) -> None:
         """Unmap the log."""
+        self.seq_word.release()
         self.words.release()
         self._map.close()
         os.close(self._fd)

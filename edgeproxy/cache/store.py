@@ -5,14 +5,16 @@
 - No call raises: a store that fails is a store that has nothing, counts what it could not do, and says so once.
 - No call blocks for longer than a memory-mapped read may take. `put`, `freshen` and `discard` may return before they
   are done; `lookup` may answer before it returns or in a later turn of the loop.
+- What takes a while is noted for the request that asked (`asker`, where there is one).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.operations import Asker
 from edgeproxy.cache.stored import Stored
 
 Found = Callable[[Entry | None], None]
@@ -34,26 +36,32 @@ class StoreStats(msgspec.Struct, frozen=True, kw_only=True):
 class Store(Protocol):
     """A place for stored responses that outlives a worker."""
 
-    def lookup(self, key: bytes, names: Mapping[bytes, bytes], found: Found) -> None:
+    is_remote: bool
+    """Whether a look-up is answered in a later turn of the loop."""
+
+    def start(self) -> None:
+        """Begin what needs a running loop; what was put is found even before, where that can be."""
+
+    def lookup(self, key: bytes, names: Mapping[bytes, bytes], found: Found, asker: Asker | None = None) -> None:
         """Call `found` with what is stored for a primary key and the request's fields (lower-case names), fresh or not;
         with None when there is nothing.
         """
 
-    def put(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
+    def put(self, entry: Entry, done: Callable[[], None] | None = None, asker: Asker | None = None) -> None:
         """Store in place of what there is for the same key and variant; `done` is called once others can find it, or
         when it could not be stored.
         """
 
-    def freshen(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
+    def freshen(self, entry: Entry, done: Callable[[], None] | None = None, asker: Asker | None = None) -> None:
         """Store the entry's head anew; its body is as it was. `done` is called as with `put`."""
 
-    def discard(self, key: bytes) -> None:
+    def discard(self, key: bytes, asker: Asker | None = None) -> None:
         """Forget all variants of a primary key."""
 
-    def variants(self, url: bytes) -> Iterator[tuple[Stored, int]]:
+    async def show(self, url: bytes) -> list[tuple[Stored, int]]:
         """What is stored for a URL as keyed, with each body's size in bytes."""
 
-    def stats(self) -> StoreStats:
+    async def status(self) -> StoreStats:
         """How it is."""
 
     def close(self) -> None:

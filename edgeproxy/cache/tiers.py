@@ -4,7 +4,8 @@ Synchronous where hot memory answers; a store may answer later. Whatever is hand
 purge rules; whatever is handed in is checked again when it is found.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -13,21 +14,27 @@ import structlog
 
 from edgeproxy.cache.claims import Claims
 from edgeproxy.cache.entry import Entry
-from edgeproxy.cache.memory import HotMemory
-from edgeproxy.cache.purge import Kind, Purges, Rule
-from edgeproxy.cache.purge_log import PurgeLogError
+from edgeproxy.cache.memory import SUSPECT, HotMemory
+from edgeproxy.cache.operations import Asker
+from edgeproxy.cache.purge import Kind, Purge, Purges, Rule
 from edgeproxy.cache.store import Found, Store
+from edgeproxy.cache.stored import Stored
 
 Fields = Mapping[bytes, bytes]
+Given = Callable[[int, Exception | None], None]
+"""A purge rule was given: its number, and None or what went wrong."""
 
 
 class RuleLog(Protocol):
     """Where purge rules come from, and go to."""
 
-    words: "memoryview[int]"
+    seq_word: "memoryview[int]"
+    """One word: the number of the last rule."""
 
-    def append(self, kind: Kind, value: bytes, soft: bool, now_ns: int, *, durable: bool = True) -> int:
-        """Have a rule hold on this node from now on; its number. A `durable` one survives the machine's crash."""
+    def give(self, purge: Purge, now_ns: int, given: Given) -> None:
+        """Have a rule hold from now on; `given` gets its number, or what went wrong, at once or later. Raises
+        ValueError for a purge that can't be a rule.
+        """
 
     def read_new(self) -> list[Rule]:
         """The rules since the last call."""
@@ -36,17 +43,13 @@ class RuleLog(Protocol):
 class Tiers:
     """Hot memory over a store, under purge rules."""
 
-    def __init__(
-        self, memory: HotMemory, store: Store | None, log: RuleLog, seq_word: int, claims: Claims | None
-    ) -> None:
-        """`seq_word` is the index of the word in `log.words` that moves with every rule; `claims` is for nodes of
-        several workers that share a store.
-        """
+    def __init__(self, memory: HotMemory, store: Store | None, log: RuleLog, claims: Claims | None) -> None:
+        """`claims` is for nodes of several workers that share a store."""
         self.memory = memory
         self.store = store
         self.claims = claims if store is not None else None
         self.purges = Purges()
-        self.purge_word = log.words[seq_word : seq_word + 1]
+        self.purge_word = log.seq_word
         self._log = log
         self.take_rules()
 
@@ -61,6 +64,10 @@ class Tiers:
         if entry.purge_seq == purges.seq:
             return entry
         stored = entry.stored
+        if entry.purge_seq == SUSPECT:
+            entry.purge_seq = stored.purge_seq
+            entry.fresh_until_ns = min(entry.fresh_until_ns, time.time_ns())
+            entry.stored = stored = msgspec.structs.replace(stored, fresh_until_ns=entry.fresh_until_ns)
         verdict = purges.check(stored.url, stored.tags, entry.purge_seq)
         if verdict.purged:
             return None
@@ -85,7 +92,7 @@ class Tiers:
             return None
         return entry
 
-    def lookup(self, key: bytes, names: Fields, hot: Entry | None, found: Found) -> None:
+    def lookup(self, key: bytes, names: Fields, hot: Entry | None, found: Found, asker: Asker | None = None) -> None:
         """Ask the store, if there is one, for something newer than what hot memory has; `found` gets the better."""
         if self.store is None:
             found(hot)
@@ -94,27 +101,27 @@ class Tiers:
         def answered(entry: Entry | None) -> None:
             if entry is not None:
                 entry = self.usable(entry)
-            if entry is None or (hot is not None and hot.stored.stored_ns >= entry.stored.stored_ns):
+            if entry is None or (hot is not None and _is_newer(hot.stored, entry.stored)):
                 found(hot)
                 return
             self.memory.put(entry)
             found(entry)
 
-        self.store.lookup(key, names, answered)
+        self.store.lookup(key, names, answered, asker)
 
-    def put(self, entry: Entry, claim: bytes | None = None) -> None:
+    def put(self, entry: Entry, claim: bytes | None = None, asker: Asker | None = None) -> None:
         """Keep a response in every tier, unless it has been purged since it was asked for. `claim`, what was claimed
         for it, is given back when other workers can find it.
         """
         if self.usable(entry) is not None:
             self.memory.put(entry)
             if self.store is not None:
-                self.store.put(entry, None if claim is None else partial(self.release, claim))
+                self.store.put(entry, None if claim is None else partial(self.release, claim), asker)
                 return
         if claim is not None:
             self.release(claim)
 
-    def freshen(self, old: Entry, entry: Entry, claim: bytes | None = None) -> bool:
+    def freshen(self, old: Entry, entry: Entry, claim: bytes | None = None, asker: Asker | None = None) -> bool:
         """Put a freshened entry in the place of the old one; False when it has been purged since it was asked for.
         `claim` is given back when other workers can find it; where the answer is False, it is the caller's.
         """
@@ -123,38 +130,42 @@ class Tiers:
         self.memory.remove(old)
         self.memory.put(entry)
         if self.store is not None:
-            self.store.freshen(entry, None if claim is None else partial(self.release, claim))
+            self.store.freshen(entry, None if claim is None else partial(self.release, claim), asker)
         elif claim is not None:
             self.release(claim)
         return True
 
-    def drop(self, entry: Entry, now_ns: int) -> None:
+    def drop(self, entry: Entry, now_ns: int, asker: Asker | None = None) -> None:
         """Forget one entry and its siblings: the origin has said that they are no longer right."""
         self.memory.discard(entry.stored.key)
         if self.store is not None:
-            self.store.discard(entry.stored.key)
+            self.store.discard(entry.stored.key, asker)
         if self.claims is not None:  # other workers may have copies of their own
             self.invalidate(entry.stored.url, now_ns)
 
     def invalidate(self, url: bytes, now_ns: int) -> None:
         """Forget what is stored for a URL, in every worker, and what is being fetched for it (RFC 9111 §4.4)."""
+
+        def given(_seq: int, error: Exception | None) -> None:
+            if error is not None:
+                structlog.get_logger().error("invalidation_failed", url=url.decode("latin-1"), error=str(error))
+                self.memory.discard(url)
+                if self.store is not None:
+                    self.store.discard(url)
+
+        self.purge(Purge(Kind.URL, url), now_ns, given)
+
+    def purge(self, purge: Purge, now_ns: int, given: Given) -> None:
+        """Have a rule hold from now on; `given` gets its number, or what went wrong, at once or later."""
+
+        def noted(seq: int, error: Exception | None) -> None:
+            self.take_rules()
+            given(seq, error)
+
         try:
-            self.purge(Kind.URL, url, soft=False, now_ns=now_ns)
-        except (PurgeLogError, OSError, ValueError) as error:
-            structlog.get_logger().error("invalidation_failed", url=url.decode("latin-1"), error=str(error))
-            self.memory.discard(url)
-            if self.store is not None:
-                self.store.discard(url)
-
-    def purge(self, kind: Kind, value: bytes, *, soft: bool, now_ns: int) -> int:
-        """Have a rule hold on this node from now on; its number. Raises PurgeLogError or OSError when the log can't be
-        written, ValueError for a value that is too long.
-
-        The disk is not waited for: a store that was in use when its machine failed is set aside with all its entries.
-        """
-        seq = self._log.append(kind, value, soft, now_ns, durable=False)
-        self.take_rules()
-        return seq
+            self._log.give(purge, now_ns, noted)
+        except ValueError as error:
+            given(0, error)
 
     def claim(self, key: bytes) -> bytes | None:
         """Claim a key for this worker, and what to give back for it (`release`); None when another one of the node
@@ -168,7 +179,19 @@ class Tiers:
         if self.claims is not None:
             self.claims.release(claimed)
 
+    def start(self) -> None:
+        """Begin what needs a running loop."""
+        if self.store is not None:
+            self.store.start()
+
     def close(self) -> None:
         """Let go of the store."""
         if self.store is not None:
             self.store.close()
+
+
+def _is_newer(hot: Stored, stored: Stored) -> bool:
+    """Whether hot memory has something better than the store. Of like ones the store's is as good, and its freshness
+    has not been doubted.
+    """
+    return (hot.stored_ns, hot.fresh_until_ns) >= (stored.stored_ns, stored.fresh_until_ns)

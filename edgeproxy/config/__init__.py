@@ -18,6 +18,7 @@ from edgeproxy.config.model import (
     Route,
     Tracing,
 )
+from edgeproxy.config.redis import RedisCache
 from edgeproxy.config.toml import toml_value
 from edgeproxy.config.types import SamplerWord
 
@@ -33,6 +34,7 @@ __all__ = [
     "Node",
     "Origin",
     "Problem",
+    "RedisCache",
     "Route",
     "RouteCache",
     "SamplerWord",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from edgeproxy.config import checks
+from edgeproxy.config.redis import RedisCache
 from edgeproxy.config.types import (
     GIB,
     MIB,
@@ -140,11 +141,11 @@ class Cache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept of the origins' responses."""
 
     store: Annotated[
-        Literal["embedded", "memory"],
+        Literal["embedded", "redis", "memory"],
         says(
             'Where responses are kept. "embedded" = in a store on disk that all workers share and that outlives '
-            "restarts, hot ones in each worker's memory too; \"memory\" = in each worker's memory alone.",
-            not_yet=("redis",),
+            'restarts, hot ones in each worker\'s memory too; "redis" = in a Redis Cluster that several nodes '
+            "share, hot ones in each worker's memory too; \"memory\" = in each worker's memory alone.",
         ),
     ] = "embedded"
     path: Annotated[
@@ -194,3 +195,4 @@ class Cache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         says("The networks whose clients may purge with the method PURGE. [] = none."),
     ] = field(default_factory=list)
     send_tags: Annotated[bool, says("Whether clients are sent Surrogate-Key and Cache-Tag.")] = False
+    redis: Annotated[RedisCache, says("The Redis Cluster, where that is the store.")] = RedisCache()

@@ -13,6 +13,9 @@ from edgeproxy.config.model import Config
 from edgeproxy.config.schema import keys_of
 from edgeproxy.config.toml import toml_key, toml_value
 
+HIDDEN = "(hidden)"
+"""In place of a secret."""
+
 
 def effective(config: Config) -> str:
     """All of the configuration as TOML text."""
@@ -36,7 +39,7 @@ def _plain(table: Struct) -> dict[str, Any]:
     """A table's values by key; what TOML has no word for, None, is left out."""
     values = {name: getattr(table, name) for name in keys_of(type(table))}
     return {
-        name: _plain(value) if isinstance(value, Struct) else value
+        name: _plain(value) if isinstance(value, Struct) else HIDDEN if name == "password" and value else value
         for name, value in values.items()
         if value is not None
     }

@@ -20,7 +20,7 @@ from edgeproxy.config.errors import ConfigError, Problem, ProblemCode, shown
 from edgeproxy.config.model import Config
 from edgeproxy.config.relations import contradictions
 from edgeproxy.config.schema import Key, keys_of
-from edgeproxy.config.toml import toml_key, toml_value
+from edgeproxy.config.toml import toml_key
 
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -129,8 +129,6 @@ class _Check:
         elif key.table is not None:
             title = _title(where) if key.item is None else f"[[{where}]]"
             self._note("value", where, value, f"expected {key.expected}, {title}")
-        elif value in key.not_yet:
-            self._note("value", where, value, f"not yet available in this version; use {toml_value(key.default)}")
         elif not _fits(value, key):
             self._note("value", where, value, f"expected {key.expected}")
 

@@ -32,6 +32,8 @@ def contradictions(tables: Table) -> Iterator[Wrong]:
             yield from _cache(f"route[{index}].cache", cache)
     if len(origins) > 1:
         yield from _shared_keys(routes)
+    if isinstance(cache := tables.get("cache"), dict):
+        yield from _redis(cache)
 
 
 def _tables(tables: Table, name: str) -> dict[int, Table]:
@@ -74,6 +76,23 @@ def _cache(where: str, cache: Table) -> Iterator[Wrong]:
     least, most = (_number(cache.get(name)) for name in ("ttl_min", "ttl_max"))
     if least is not None and most is not None and least > most:
         yield Wrong("value", f"{where}.ttl_min", least, f"expected at most ttl_max, which is {toml_value(most)}")
+
+
+def _redis(cache: Table) -> Iterator[Wrong]:
+    """What the store in Redis needs, and what excludes itself."""
+    redis = cache.get("redis", {})
+    if not isinstance(redis, dict):
+        return
+    if cache.get("store") == "redis" and redis.get("nodes", []) == []:
+        yield Wrong("missing", "cache.redis.nodes", None, 'missing: with store = "redis", expected some of its nodes')
+    if redis.get("password") and redis.get("password_file"):
+        reason = "expected password or password_file, not both"
+        yield Wrong("value", "cache.redis.password_file", redis["password_file"], reason)
+    for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+        if redis.get(name) and redis.get("tls", False) is False:
+            yield Wrong("value", f"cache.redis.{name}", redis[name], f"expected {name} only with tls = true")
+    if redis.get("tls_key_file") and not redis.get("tls_cert_file"):
+        yield Wrong("missing", "cache.redis.tls_cert_file", None, "missing: expected the certificate of tls_key_file")
 
 
 def _number(value: object) -> float | None:

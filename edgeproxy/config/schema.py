@@ -27,7 +27,6 @@ class Key:
     """What is allowed, in words: "an integer of bytes, 1024 or more"."""
     unit: str = ""
     check: Callable[[Any], bool] | None = None
-    not_yet: tuple[str, ...] = ()
     example: object = None
     absent: str = ""
     """What holds if it is left out and has no default."""
@@ -74,7 +73,6 @@ def _key(name: str, annotation: object, default: object = NODEFAULT) -> Key:
         expected=f'{words}; or ""' if may_be_empty else words,
         unit=_unit(type_, extra),
         check=extra.get("check"),
-        not_yet=extra.get("not_yet", ()),
         example=extra.get("example"),
         absent=extra.get("absent", ""),
         may_be_empty=may_be_empty,

@@ -28,7 +28,7 @@ def form(check: Callable[[Any], bool], words: str) -> Meta:
 
 
 def says(sentence: str, **extra: object) -> Meta:
-    """A key's sentence, and what else `schema` wants to know: absent, allowed, empty, example, not_yet."""
+    """A key's sentence, and what else `schema` wants to know: absent, allowed, empty and example."""
     return Meta(description=sentence, extra=extra or None)
 
 

@@ -61,6 +61,12 @@ FIELDS = (
         "For a fetch that no client waits for (a stale response validated in the background): `traceparent` of the "
         "request that was its cause; `client` is null then.",
     ),
+    Field(
+        "store",
+        "array",
+        "Each operation of a store that answers later (Redis): `op`, `span_id`, `node`, `slot`, `us`, `outcome` "
+        "(`hit`, `miss`, `ok`, `error`), `error`.",
+    ),
     Field("origin", "string or null", "Name of the origin that was asked."),
     Field("origin_status", "number or null", "Status that the origin answered."),
     Field("origin_reused", "boolean or null", "Whether the last attempt used a connection that was open before."),

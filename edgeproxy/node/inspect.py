@@ -112,7 +112,7 @@ class Cache(Protocol):
         """The rules that hold for both."""
 
 
-def answer(question: Question, cache: Cache) -> Answer:
+async def answer(question: Question, cache: Cache) -> Answer:
     """Look it up."""
     now_ns = question.now_ns
     store = cache.store if question.store else None
@@ -120,13 +120,13 @@ def answer(question: Question, cache: Cache) -> Answer:
     in_memory = (
         [(entry.stored, len(entry.body), entry.purge_seq) for entry in cache.memory.entries_of(url)] if url else []
     )
-    in_store = [(stored, size, stored.purge_seq) for stored, size in store.variants(url)] if url and store else []
+    in_store = [(stored, size, stored.purge_seq) for stored, size in await store.show(url)] if url and store else []
     return Answer(
         pid=os.getpid(),
         memory=_copies(in_memory, cache.purges, now_ns),
         store=_copies(in_store, cache.purges, now_ns),
         more=max(0, len(in_memory) - MAX_COPIES) + max(0, len(in_store) - MAX_COPIES),
-        stats=store.stats() if store else None,
+        stats=await store.status() if store else None,
     )
 
 
@@ -225,7 +225,7 @@ class Inspector:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 question = msgspec.json.decode(await reader.readline(), type=Question)
-                writer.write(msgspec.json.encode(answer(question, self._cache)) + b"\n")
+                writer.write(msgspec.json.encode(await answer(question, self._cache)) + b"\n")
                 await writer.drain()
         except (OSError, ValueError, TimeoutError):  # whoever asked has gone, or asks what can't be understood
             pass

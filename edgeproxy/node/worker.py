@@ -20,7 +20,8 @@ import uvloop
 from edgeproxy.cache import HotMemory
 from edgeproxy.cache.claims import Claims
 from edgeproxy.cache.embedded import EmbeddedStore, StoreError
-from edgeproxy.cache.purge_log import PURGE_SEQ, PurgeLog
+from edgeproxy.cache.purge_log import PurgeLog
+from edgeproxy.cache.store import Store
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Config
 from edgeproxy.ledger import LedgerWriter
@@ -31,6 +32,7 @@ from edgeproxy.node.inspect import Inspector
 from edgeproxy.node.storage import storage_paths
 from edgeproxy.proxy.http1 import factory
 from edgeproxy.proxy.pipeline import Pipeline
+from edgeproxy.tracing import IdSource
 
 HOUSEKEEPING_S = 0.1
 """How often an idle worker looks at the control page, in seconds; a busy one does with each request."""
@@ -89,6 +91,7 @@ class Worker:
         server = await loop.create_server(
             factory(self._pipeline), sock=self._listener, backlog=self._config.listen.backlog
         )
+        self._cache.start()
         await self._inspector.start()
         gc.collect()
         gc.freeze()
@@ -136,15 +139,25 @@ def open_cache(config: Config, runtime_dir: Path) -> Tiers:
 
     Raises PurgeLogError when there is no purge log to go by: nothing may be cached that can't be purged.
     """
+    memory = HotMemory(config.cache.memory_bytes)
     paths = storage_paths(config, runtime_dir)
-    store = None
+    store: Store | None = None
     if config.cache.store == "embedded":
         try:
             store = EmbeddedStore.open(paths.folder, paths.purge_log)
         except StoreError as error:
             structlog.get_logger().error("store_failed", path=str(paths.folder), error=str(error), action="memory only")
     claims = Claims(paths.claims) if config.node.workers != 1 else None
-    return Tiers(HotMemory(config.cache.memory_bytes), store, PurgeLog.open(paths.purge_log), PURGE_SEQ, claims)
+    if config.cache.store == "redis":
+        from edgeproxy.cache.redis import open_store  # noqa: PLC0415  no other node is to pay for redis-py
+
+        try:
+            shared = open_store(config.cache.redis, memory, IdSource().span_id, os.environ)
+        except (OSError, ValueError) as error:
+            structlog.get_logger().error("store_failed", store="redis", error=str(error), action="memory only")
+        else:
+            return Tiers(memory, shared, shared.rules, claims)
+    return Tiers(memory, store, PurgeLog.open(paths.purge_log), claims)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Accounts for requests: ledger slot, record, counters. What was opened here is closed here exactly once."""
 
 import time
+from functools import partial
 from typing import get_args
 
 from edgeproxy.ledger import CACHE_WORDS, Counter, LedgerWriter, Stage
@@ -43,9 +44,20 @@ class Accounts:
             counters[_SAMPLED] += 1
 
     def close(self, exchange: Exchange, outcome: Outcome, stage: Stage, error: ProxyError | None) -> None:
-        """Publish the record: from here on the request is the scribe's."""
+        """Publish the record: from here on the request is the scribe's. Where a store still works on its account, that
+        is when the store has answered, which it does within a bound.
+        """
         exchange.is_over = True
         elapsed_s = time.monotonic() - exchange.started
+        operations = exchange.operations
+        if operations is not None and operations.pending:
+            operations.settled = partial(self._publish, exchange, elapsed_s, outcome, stage, error)
+        else:
+            self._publish(exchange, elapsed_s, outcome, stage, error)
+
+    def _publish(
+        self, exchange: Exchange, elapsed_s: float, outcome: Outcome, stage: Stage, error: ProxyError | None
+    ) -> None:
         if exchange.caused_by is not None:
             exchange.bytes_out = 0  # nobody was sent anything
         fetch = exchange.fetch

@@ -96,7 +96,7 @@ class Arrivals:
                 if filling.is_too_large:
                     self.remember(fetch.exchange, "too-large", filling.stored.status)
                 else:
-                    pipeline.cache.put(filling.entry(), flight.claim)
+                    pipeline.cache.put(filling.entry(), flight.claim, _asker(fetch))
                     flight.claim = None
                 pipeline.departures.landed(flight)
                 flight.land()
@@ -189,7 +189,8 @@ class Arrivals:
         )
         entry = stale.with_stored(fresh)
         flight = fetch.flight
-        is_stored = self._pipeline.cache.freshen(stale, entry, None if flight is None else flight.claim)
+        claim = None if flight is None else flight.claim
+        is_stored = self._pipeline.cache.freshen(stale, entry, claim, _asker(fetch))
         if flight is not None and is_stored:
             flight.claim = None
         return entry, is_stored
@@ -354,3 +355,8 @@ class Arrivals:
         head = response.head(exchange, status, reason, kept, names, framing, decoration)
         exchange.client.start(exchange, head, framing)
         self._pipeline.stage(exchange, Stage.STREAMING)
+
+
+def _asker(fetch: "Fetch") -> Exchange | None:
+    """For whom the store is asked: nobody where the record is out already."""
+    return None if fetch.exchange.is_over else fetch.exchange

@@ -164,7 +164,7 @@ class Departures:
         exchange = flight.waiting[0]
         if flight.claim is None:
             flight.claim = self.cache.claim(flight.keys[0])
-        self.cache.lookup(flight.key, exchange.names, None, partial(self._found_elsewhere, flight))
+        self.cache.lookup(flight.key, exchange.names, None, partial(self._found_elsewhere, flight), exchange)
 
     def _found_elsewhere(self, flight: Flight, entry: Entry | None) -> None:
         if flight.phase is not Phase.ELSEWHERE or not flight.waiting:

@@ -12,6 +12,7 @@ from edgeproxy.proxy.fields import FieldLines, Names
 
 if TYPE_CHECKING:
     from edgeproxy.cache import Entry
+    from edgeproxy.cache.operations import Operations
     from edgeproxy.cache.status import Forward
     from edgeproxy.proxy.flight import Flight
     from edgeproxy.proxy.http1 import ClientConnection
@@ -57,6 +58,7 @@ class Exchange:
         "minor",
         "names",
         "now_ns",
+        "operations",
         "plan",
         "position",
         "prefix",
@@ -134,5 +136,7 @@ class Exchange:
         self.detail = ""
         """What Cache-Status says beyond its other parameters: why a response was not stored, or stale."""
         self.stage = Stage.RECEIVED
+        self.operations: Operations | None = None
+        """What a store that answers later was asked for on its account."""
         self.held: list[bytes] = []
         """Pieces of the request's body that came before there was a fetch to take them."""

@@ -19,7 +19,6 @@ from http import HTTPStatus
 
 from edgeproxy.cache import Entry, conditional, policy, purge_request
 from edgeproxy.cache.policy import Reuse
-from edgeproxy.cache.purge_log import PurgeLogError
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Config
 from edgeproxy.ledger import CacheWord, Counter, LedgerWriter, Stage
@@ -96,6 +95,7 @@ class Pipeline:
         self._may_purge = TrustPolicy(config.cache.purge_allow)
         self._memory = cache.memory
         self._purges = cache.purges
+        self._lookup_stage = Stage.STORE_WAIT if cache.store is not None and cache.store.is_remote else Stage.LOOKUP
         self._purge_word = cache.purge_word
         self._pools = {
             origin.name: OriginPool(origin, config.limits, self.tick, self.deadlines, self.counters)
@@ -204,8 +204,8 @@ class Pipeline:
         ):
             self.decide(exchange, entry)  # the store knows nothing newer
         else:
-            self.stage(exchange, Stage.LOOKUP)
-            self.cache.lookup(key, names, entry, partial(self.decide, exchange))
+            self.stage(exchange, self._lookup_stage)
+            self.cache.lookup(key, names, entry, partial(self.decide, exchange), exchange)
 
     def decide(self, exchange: Exchange, entry: Entry | None) -> None:
         """May what is stored answer the request (RFC 9111 §4), or who is asked for something better?"""
@@ -327,15 +327,22 @@ class Pipeline:
             self.refuse(exchange, NOT_CACHED_HERE)
             return
         wanted = purge_request(exchange.names, exchange.plan.url)
-        try:
-            for purge in wanted:
-                self.cache.purge(purge.kind, purge.value, soft=purge.soft, now_ns=exchange.now_ns)
-        except (PurgeLogError, OSError, ValueError) as error:
-            self.refuse(exchange, purge_failed(error))
-            return
-        self.ledger.acknowledge_purge(self._purges.seq)
-        self._answer_itself(exchange, HTTPStatus.OK, problem.purged(wanted))
-        self.done(exchange)
+        left = len(wanted)
+
+        def given(_seq: int, error: Exception | None) -> None:
+            nonlocal left
+            left -= 1
+            if exchange.is_over:
+                return
+            if error is not None:
+                self.refuse(exchange, purge_failed(error))
+            elif not left:
+                self.ledger.acknowledge_purge(self._purges.seq)
+                self._answer_itself(exchange, HTTPStatus.OK, problem.purged(wanted))
+                self.done(exchange)
+
+        for purge in wanted:
+            self.cache.purge(purge, exchange.now_ns, given)
 
     def _answer_itself(self, exchange: Exchange, status: HTTPStatus, body: bytes) -> None:
         """Send an answer of the edge's own."""

@@ -86,7 +86,7 @@ class Recorder:
         return (
             f'{exchange.prefix}"status":{exchange.status},"bytes_in":0,"bytes_out":{body_bytes},"cache":"HIT",'
             f'"cache_age":{exchange.cache_age},"cache_tier":"memory","filled_by":"{exchange.filled_by}",'
-            f'"caused_by":null,{NO_ORIGIN}'
+            f'"caused_by":null,"store":[],{NO_ORIGIN}'
             f'"duration_ms":{elapsed_ms},"outcome":"ok","stage":"done","error":null,'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
         ).encode()
@@ -108,10 +108,11 @@ class Recorder:
         filled_by = "null" if exchange.filled_by is None else f'"{exchange.filled_by}"'
         tier = "null" if exchange.cache_tier is None else f'"{exchange.cache_tier}"'
         caused_by = "null" if exchange.caused_by is None else f'"{exchange.caused_by}"'
+        store = "[]" if exchange.operations is None else _encode(exchange.operations.done).decode()
         return (
             f'{exchange.prefix}"status":{exchange.status or "null"},"bytes_in":{exchange.bytes_in},'
             f'"bytes_out":{exchange.bytes_out},"cache":{cache},"cache_age":{age},'
-            f'"cache_tier":{tier},"filled_by":{filled_by},"caused_by":{caused_by},{origin}"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
+            f'"cache_tier":{tier},"filled_by":{filled_by},"caused_by":{caused_by},"store":{store},{origin}"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
             f'"error":{"null" if error is None else error_json(error)},'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
         ).encode()

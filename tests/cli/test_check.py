@@ -91,14 +91,14 @@ class TestAnInvalidConfiguration:
     def test_has_every_problem_named_with_file_key_value_and_what_is_allowed(
         self, check: Check, tmp_path: Path
     ) -> None:
-        done = check(GOOD + "[limits]\nheaders = 0\nheadres = 5\n[cache]\nstore = 'redis'\n")
+        done = check(GOOD + "[limits]\nheaders = 0\nheadres = 5\n[cache]\nstore = 'tape'\n")
         assert (done.returncode, done.stdout) == (2, "")
         lines = done.stderr.splitlines()
         assert len(lines) == 3
         assert all(line.startswith(f"edgeproxy: {tmp_path}/edgeproxy.toml: ") for line in lines)
         assert any("limits.headers = 0" in line and "1 or more" in line for line in lines)
         assert any("limits.headres" in line and "headers" in line for line in lines)
-        assert any('cache.store = "redis"' in line and "not yet" in line for line in lines)
+        assert any('cache.store = "tape"' in line and "embedded" in line for line in lines)
 
     def test_has_a_route_to_nowhere_named_with_the_origins_there_are(self, check: Check) -> None:
         done = check(GOOD.replace("match", 'origin = "ap"\nmatch'))

@@ -282,7 +282,7 @@ def test_all_that_is_wrong_with_all_routes_is_told_at_once(problems: Problems) -
         cache = {{ ttl_min = 2, ttl_max = 1, bypass = ["header:x", "x"], query = "none", query_sort = true }}
         [cache]
         path = "/dev/null"
-        store = "redis"
+        store = "tape"
         size_bytes = 0
     """)
     assert [(problem.code, problem.key) for problem in found] == [

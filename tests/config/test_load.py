@@ -125,12 +125,7 @@ WRONG_VALUES = {  # the key, the value in the file, and what the error says
         '"always"',
         SAMPLERS,
     ),
-    "an unknown store": ("cache.store", '"disk"', 'expected "embedded" or "memory"'),
-    "a store of a later version: redis": (
-        "cache.store",
-        '"redis"',
-        'not yet available in this version; use "embedded"',
-    ),
+    "an unknown store": ("cache.store", '"disk"', 'expected "embedded", "redis" or "memory"'),
     "no access log": ("log.access", '""', 'expected a path, or "-"'),
     "a path with a zero byte": ("node.runtime_dir", '"/run/\\u0000"', 'expected a directory; or ""'),
     "an unknown word of trust": (

@@ -16,7 +16,7 @@ from edgeproxy.cache import Entry, HotMemory, Stored
 from edgeproxy.cache.embedded import EmbeddedStore, prepare
 from edgeproxy.cache.key import KeyRules, variant
 from edgeproxy.cache.purge import Kind
-from edgeproxy.cache.purge_log import PURGE_SEQ, PurgeLog
+from edgeproxy.cache.purge_log import PurgeLog
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.node import inspect
 from edgeproxy.node.inspect import Answer, Inspector, Question, answer, ask, socket_name
@@ -60,11 +60,15 @@ def log(tmp_path: Path) -> PurgeLog:
 
 @pytest.fixture
 def tiers(log: PurgeLog) -> Tiers:
-    return Tiers(HotMemory(1024 * 1024), None, log, PURGE_SEQ, None)
+    return Tiers(HotMemory(1024 * 1024), None, log, None)
 
 
 def asked(tiers: Tiers, url: bytes = URL, *, now_ns: int = NOW) -> Answer:
-    return answer(Question(url=url.decode("latin-1"), store=True, now_ns=now_ns), tiers)
+    return asyncio.run(looked(tiers, url, now_ns=now_ns))
+
+
+async def looked(tiers: Tiers, url: bytes = URL, *, now_ns: int = NOW) -> Answer:
+    return await answer(Question(url=url.decode("latin-1"), store=True, now_ns=now_ns), tiers)
 
 
 def test_all_that_is_known_of_a_response_is_said(tiers: Tiers) -> None:
@@ -153,16 +157,16 @@ async def test_the_store_is_asked_as_well(tmp_path: Path, log: PurgeLog) -> None
     prepare(folder, 16 * 1024 * 1024, log.instance)
     store = EmbeddedStore.open(folder, log.path)
     try:
-        tiers = Tiers(HotMemory(0), store, log, PURGE_SEQ, None)
+        tiers = Tiers(HotMemory(0), store, log, None)
         written = asyncio.Event()
         store.put(Entry(stored(), b"hello"), written.set)
         await written.wait()
-        found = asked(tiers)
+        found = await looked(tiers)
         assert found.memory == ()
         assert [(copy.state, copy.size_bytes) for copy in found.store] == [("fresh", 5)]
         assert found.stats is not None
         assert (found.stats.kind, found.stats.entries) == ("embedded", 1)
-        assert answer(Question(url=URL.decode(), now_ns=NOW), tiers).store == ()
+        assert (await answer(Question(url=URL.decode(), now_ns=NOW), tiers)).store == ()
     finally:
         store.close()
 
@@ -201,7 +205,7 @@ def test_a_worker_answers_on_its_socket(tmp_path: Path, tiers: Tiers, run: Any) 
     async def go() -> None:
         async with Served(tmp_path, tiers, 3):
             found = await asked_at(tmp_path, 3)
-            assert found == asked(tiers)
+            assert found == await looked(tiers)
             assert found.pid == os.getpid()
 
     run(go())
@@ -215,7 +219,7 @@ async def test_a_deep_directory_is_no_obstacle(tmp_path: Path, tiers: Tiers) -> 
 
 
 async def test_the_next_worker_of_an_index_takes_the_name_over(tmp_path: Path, tiers: Tiers) -> None:
-    other = Tiers(HotMemory(1024), None, PurgeLog.open(tmp_path / "purge.log"), PURGE_SEQ, None)
+    other = Tiers(HotMemory(1024), None, PurgeLog.open(tmp_path / "purge.log"), None)
     other.put(Entry(stored(), b""))
     async with Served(tmp_path, other) as first, Served(tmp_path, tiers):
         first.close()

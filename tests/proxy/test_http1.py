@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from edgeproxy.cache import HotMemory
-from edgeproxy.cache.purge_log import PURGE_SEQ, PurgeLog
+from edgeproxy.cache.purge_log import PurgeLog
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Limits
 from edgeproxy.ledger import LedgerWriter
@@ -123,7 +123,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Listening:
     folder: Path = tmp_path_factory.mktemp("ledger")
     ledger = LedgerWriter.create(folder, 0, 1, slots=256, ring_bytes=1 << 20)
     ledger.overflow = lambda _line: True
-    cache = Tiers(HotMemory(0), None, PurgeLog.create(folder / "purge.log"), PURGE_SEQ, None)
+    cache = Tiers(HotMemory(0), None, PurgeLog.create(folder / "purge.log"), None)
     return Listening(a_config(limits=Limits(header_bytes=2048, uri_bytes=512)), 0, ledger, AlwaysOn(), cache)
 
 

@@ -123,6 +123,7 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
         "cache_tier": None,
         "filled_by": None,
         "caused_by": None,
+        "store": [],
         "origin": "app",
         "origin_status": 201,
         "origin_reused": False,

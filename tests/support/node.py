@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from edgeproxy.config.toml import toml_key, toml_value
 from edgeproxy.node.errors import NodeError
 from edgeproxy.node.status import Status, WorkerStatus, read_status
 from tests.support.client import Client, http_client
@@ -327,8 +328,7 @@ def _memory_folder() -> str | None:
 
 
 def _toml(table: Mapping[str, object]) -> str:
-    # JSON's texts, numbers, booleans and lists are TOML's, too.
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+    return "".join(f"{toml_key(key)} = {toml_value(value)}\n" for key, value in table.items())
 
 
 def main(origins: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from edgeproxy.cache.embedded.sweep import Sweep
 from edgeproxy.cache.embedded.writer import Job, Work, Writer
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import variant
+from edgeproxy.cache.operations import Asker
 from edgeproxy.cache.purge import Rule
 from edgeproxy.cache.purge_log import PurgeLog, PurgeLogError
 from edgeproxy.cache.store import Found, StoreStats
@@ -38,6 +39,8 @@ _log = structlog.get_logger()
 
 class EmbeddedStore:
     """A process's use of the store; one a process."""
+
+    is_remote = False
 
     def __init__(self, environment: Environment, log: PurgeLog | None) -> None:
         """Use `open`."""
@@ -68,9 +71,12 @@ class EmbeddedStore:
             environment.release()
             raise StoreError(f"cache store {folder} can't be used: {error}") from error
 
+    def start(self) -> None:
+        """Nothing needs a loop."""
+
     # Reading.
 
-    def lookup(self, key: bytes, names: Mapping[bytes, bytes], found: Found) -> None:
+    def lookup(self, key: bytes, names: Mapping[bytes, bytes], found: Found, asker: Asker | None = None) -> None:  # noqa: ARG002
         """Call `found`, before this returns, with what is stored; no rule up to its `purge_seq` is about it."""
         found(self._find(key, names))
 
@@ -166,13 +172,21 @@ class EmbeddedStore:
             path=str(self._files.folder),
         )
 
+    async def show(self, url: bytes) -> list[tuple[Stored, int]]:
+        """As `variants`, for whoever asks any store."""
+        return list(self.variants(url))
+
+    async def status(self) -> StoreStats:
+        """As `stats`, for whoever asks any store."""
+        return self.stats()
+
     # Writing.
 
-    def put(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
+    def put(self, entry: Entry, done: Callable[[], None] | None = None, asker: Asker | None = None) -> None:  # noqa: ARG002
         """Store in place of what there is for the same key and variant."""
         self._write(self._writer.put, entry, done)
 
-    def freshen(self, entry: Entry, done: Callable[[], None] | None = None) -> None:
+    def freshen(self, entry: Entry, done: Callable[[], None] | None = None, asker: Asker | None = None) -> None:  # noqa: ARG002
         """Store the entry's head anew; all of it where another response is stored by now."""
         self._write(self._writer.freshen, entry, done)
 
@@ -182,7 +196,7 @@ class EmbeddedStore:
         if (self._broken or not fits or not self._writer.give(job)) and done is not None:
             asyncio.get_running_loop().call_soon(done)
 
-    def discard(self, key: bytes) -> None:
+    def discard(self, key: bytes, asker: Asker | None = None) -> None:  # noqa: ARG002
         """Forget all variants of a primary key; from this call on this process does not find them."""
         if self._broken:
             return

@@ -1,0 +1,89 @@
+"""The commands that edgeproxy gives Redis, each with the trace that it belongs to. Pure.
+
+Three ways to tag, all of which MONITOR and SLOWLOG show:
+
+- `plain`: reads ask for one key more, which is never there and ends in the traceparent; what is written begins with it.
+  No right is needed beyond those of the commands themselves.
+- `function`: commands are calls of a Redis Function whose first argument is the traceparent.
+- `off`: no tag.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from hiredis import pack_command
+
+TagWord = Literal["plain", "function", "off"]
+LIBRARY = "edgeproxy_1"
+"""Name of the function library; the number is that of its interface."""
+SOURCE = f"""#!lua name={LIBRARY}
+local function read(keys, args)
+  return redis.call('MGET', unpack(keys))
+end
+local function write(keys, args)
+  for i = 1, #keys do
+    redis.call('SET', keys[i], args[2 * i], 'PX', args[2 * i + 1])
+  end
+  return #keys
+end
+local function drop(keys, args)
+  return redis.call('UNLINK', unpack(keys))
+end
+redis.register_function{{function_name='{LIBRARY}_read', callback=read, flags={{'no-writes'}}}}
+redis.register_function('{LIBRARY}_write', write)
+redis.register_function('{LIBRARY}_drop', drop)
+"""
+_READ = f"{LIBRARY}_read".encode()
+_WRITE = f"{LIBRARY}_write".encode()
+_DROP = f"{LIBRARY}_drop".encode()
+
+
+class Command(NamedTuple):
+    """What goes to a node in one piece."""
+
+    name: str
+    """As it is called in records and spans: the Redis command that does the work."""
+    parts: tuple[bytes, ...]
+    """One for each reply that comes back; the last one counts, unless one of the others is an error."""
+
+
+def _packed(*words: bytes | str | int) -> bytes:
+    return pack_command(words)  # type: ignore[arg-type,no-any-return]  # its stub has a tuple of one
+
+
+def command(*words: bytes | str | int) -> Command:
+    """Any command."""
+    return Command(str(words[0]), (_packed(*words),))
+
+
+class Commands:
+    """The data commands, tagged one way."""
+
+    def __init__(self, tag: TagWord) -> None:
+        """Tag that way."""
+        self._tag = tag
+        self.needs_library = tag == "function"
+
+    def read(self, keys: Sequence[bytes], primary: bytes, traceparent: bytes) -> Command:
+        """Values of keys in one slot; the reply is a list that begins with them. `primary` is of the same slot."""
+        if self._tag == "plain":
+            return Command("MGET", (_packed(b"MGET", *keys, b"%b:%b" % (primary, traceparent)),))
+        if self._tag == "function":
+            return Command("MGET", (_packed(b"FCALL_RO", _READ, len(keys), *keys, traceparent),))
+        return Command("MGET", (_packed(b"MGET", *keys),))
+
+    def write(self, values: Sequence[tuple[bytes, bytes, int]], traceparent: bytes) -> Command:
+        """Set keys in one slot: name, value, and the milliseconds after which Redis forgets it."""
+        if self._tag == "function":
+            keys = [key for key, _, _ in values]
+            words = [word for _, value, ttl_ms in values for word in (value, b"%d" % ttl_ms)]
+            return Command("SET", (_packed(b"FCALL", _WRITE, len(keys), *keys, traceparent, *words),))
+        return Command("SET", tuple(_packed(b"SET", key, value, b"PX", ttl_ms) for key, value, ttl_ms in values))
+
+    def drop(self, keys: Sequence[bytes], traceparent: bytes) -> Command:
+        """Forget keys in one slot."""
+        if self._tag == "plain":
+            return Command("UNLINK", (_packed(b"UNLINK", *keys, b"%b:%b" % (keys[0], traceparent)),))
+        if self._tag == "function":
+            return Command("UNLINK", (_packed(b"FCALL", _DROP, len(keys), *keys, traceparent),))
+        return Command("UNLINK", (_packed(b"UNLINK", *keys),))
