@@ -11,6 +11,8 @@ from typing import Any
 
 import structlog
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import RedisError as ClientError
 
@@ -244,7 +246,7 @@ async def discover(access: Access, first: Iterable[Address]) -> list[tuple[int, 
     asked = list(first) or access.addresses
     client: RedisCluster = RedisCluster(
         startup_nodes=[ClusterNode(one.host, one.port) for one in asked],
-        cluster_error_retry_attempts=0,
+        retry=Retry(NoBackoff(), 0),
         **access.client_arguments(),
     )
     try:
