@@ -29,7 +29,7 @@ def primary_key(scheme: bytes, host: bytes, target: bytes) -> bytes:
 
 def url_of(key: bytes) -> bytes:
     """The URL as keyed that a primary key is for."""
-    return key.partition(_REQUEST_PARTS)[0]
+    return key.partition(b"\x00")[0]
 
 
 def variant(vary: Sequence[bytes], names: Fields) -> bytes:

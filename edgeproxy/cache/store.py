@@ -64,5 +64,8 @@ class Store(Protocol):
     async def status(self) -> StoreStats:
         """How it is."""
 
+    async def finish(self) -> None:
+        """Wait until what is under way is done, as far as it will be."""
+
     def close(self) -> None:
         """Finish what is under way, and let go."""

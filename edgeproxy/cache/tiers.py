@@ -184,6 +184,11 @@ class Tiers:
         if self.store is not None:
             self.store.start()
 
+    async def finish(self) -> None:
+        """Wait until the store has done what is under way."""
+        if self.store is not None:
+            await self.store.finish()
+
     def close(self) -> None:
         """Let go of the store."""
         if self.store is not None:

@@ -130,6 +130,7 @@ class Worker:
         if self._pipeline.clients:
             structlog.get_logger().warning("drain_timeout", connections=len(self._pipeline.clients))
         self._pipeline.abort()
+        await self._cache.finish()
         self._pipeline.gauge()
         self._cache.close()
 
@@ -152,7 +153,8 @@ def open_cache(config: Config, runtime_dir: Path) -> Tiers:
         from edgeproxy.cache.redis import open_store  # noqa: PLC0415  no other node is to pay for redis-py
 
         try:
-            shared = open_store(config.cache.redis, memory, IdSource().span_id, os.environ)
+            name = config.node.name or os.uname().nodename
+            shared = open_store(config.cache.redis, memory, IdSource().span_id, os.environ, name)
         except (OSError, ValueError) as error:
             structlog.get_logger().error("store_failed", store="redis", error=str(error), action="memory only")
         else:

@@ -1,38 +1,101 @@
-"""What every store promises, whatever it is made of (`cache.store`). Another store is one more line in STORES."""
+"""What every store promises, whatever it is made of (`cache.store`). Another store is one more place in PLACES."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import pytest
 
 from edgeproxy.cache.embedded import EmbeddedStore, prepare
+from edgeproxy.cache.memory import HotMemory
 from edgeproxy.cache.purge_log import PurgeLog
+from edgeproxy.cache.redis import open_store
+from edgeproxy.cache.redis.store import RedisStore
 from edgeproxy.cache.store import Store
+from edgeproxy.config import RedisCache
+from edgeproxy.tracing import IdSource
 from tests.cache.stores import SECOND_NS, URL, entry, find, put, settle
+from tests.support import RedisServers
 
 MIB = 1024 * 1024
 
 
-def embedded(folder: Path) -> Store:
-    log = PurgeLog.ensure(folder / "purge.log")
-    prepare(folder / "store", 64 * MIB, log.instance)
-    log.close()
-    return EmbeddedStore.open(folder / "store", folder / "purge.log")
+class Place(Protocol):
+    """Where a store lies, empty at first."""
+
+    async def opened(self) -> Store:
+        """The store, as another process would open it."""
+
+    async def entries(self, store: Store) -> int:
+        """How many responses there are."""
 
 
-STORES: dict[str, Callable[[Path], Store]] = {"embedded": embedded}
-"""How each kind of store is opened whose place is a folder, empty at first."""
+class Folder:
+    """The embedded store's."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.folder: Path = request.getfixturevalue("tmp_path")
+
+    async def opened(self) -> EmbeddedStore:
+        log = PurgeLog.ensure(self.folder / "purge.log")
+        prepare(self.folder / "store", 64 * MIB, log.instance)
+        log.close()
+        return EmbeddedStore.open(self.folder / "store", self.folder / "purge.log")
+
+    async def entries(self, store: Store) -> int:
+        return (await store.status()).entries
 
 
-@pytest.fixture(params=STORES.values(), ids=STORES.keys())
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
-    return lambda: request.param(tmp_path)  # type: ignore[no-any-return]
+class RedisCluster:
+    """The shared store's."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.servers: RedisServers = request.getfixturevalue("small_redis_cluster")
+
+    async def opened(self) -> RedisStore:
+        config = RedisCache(nodes=self.servers.addresses, max_object_bytes=8 * MIB, timeout_ms=5000)
+        store = open_store(config, HotMemory(0), IdSource().span_id, {})
+        store.start()
+        async with asyncio.timeout(20):
+            while not (store.rules.is_current and all(node.is_well for node in store.cluster.masters)):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return store
+
+    async def entries(self, store: Store) -> int:
+        """Those that a look-up finds: what lies under an earlier Vary is left to its TTL."""
+        urls = await asyncio.to_thread(self._urls)
+        return sum([len(await store.show(url)) for url in urls])
+
+    def _urls(self) -> set[bytes]:
+        names = [name for node in self.servers.masters() for name in self.servers.client(node).keys("*:{*://*")]
+        return {name.partition(b"{")[2].rpartition(b"}")[0] for name in names}
+
+
+PLACES: dict[str, Callable[[pytest.FixtureRequest], Place]] = {"embedded": Folder, "redis": RedisCluster}
+
+
+@pytest.fixture(scope="module")
+def all_small_redis_cluster() -> Iterator[RedisServers]:
+    with RedisServers(node_timeout_ms=5000, config={"maxmemory": "24mb", "maxmemory-policy": "allkeys-lfu"}) as started:
+        yield started
 
 
 @pytest.fixture
-async def store(opened: Callable[[], Store]) -> AsyncIterator[Store]:
-    made = opened()
+def small_redis_cluster(all_small_redis_cluster: RedisServers) -> RedisServers:
+    all_small_redis_cluster.flush()
+    return all_small_redis_cluster
+
+
+@pytest.fixture(params=PLACES.values(), ids=PLACES.keys())
+def place(request: pytest.FixtureRequest) -> Place:
+    return request.param(request)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[Store]:
+    made = await place.opened()
     yield made
     made.close()
 
@@ -79,16 +142,16 @@ async def test_keys_and_urls_of_every_length_are_told_apart(store: Store) -> Non
         found = await find(store, url)
         assert found is not None
         assert found.body == url
-        assert [head.url for head, _ in store.variants(url)] == [url]
+        assert [head.url for head, _ in await store.show(url)] == [url]
 
 
-async def test_what_is_put_later_takes_the_place_of_what_was_there(store: Store) -> None:
+async def test_what_is_put_later_takes_the_place_of_what_was_there(store: Store, place: Place) -> None:
     await put(store, entry(body=b"old" * 40000, tags=(b"old",)))
     await put(store, entry(body=b"new"))
     found = await find(store)
     assert found is not None
     assert found.body == b"new"
-    assert store.stats().entries == 1
+    assert await place.entries(store) == 1
 
 
 async def test_variants_are_told_apart_by_the_requests_fields(store: Store) -> None:
@@ -104,20 +167,20 @@ async def test_variants_are_told_apart_by_the_requests_fields(store: Store) -> N
 async def test_one_variant_is_replaced_and_the_others_stay(store: Store) -> None:
     await put(store, *(entry(body=value, vary={b"accept-language": value}) for value in (b"de", b"en")))
     await put(store, entry(body=b"neu", vary=LANGUAGE))
-    assert {size for _, size in store.variants(URL)} == {2, 3}
+    assert {size for _, size in await store.show(URL)} == {2, 3}
 
 
-async def test_a_resource_that_varies_by_other_fields_is_another_one(store: Store) -> None:
+async def test_a_resource_that_varies_by_other_fields_is_another_one(store: Store, place: Place) -> None:
     await put(store, entry(body=b"de", vary=LANGUAGE))
     await put(store, entry(body=b"gz", vary={b"accept-encoding": b"gzip"}))
     assert await find(store, names=LANGUAGE) is None
     found = await find(store, names=LANGUAGE | {b"accept-encoding": b"gzip"})
     assert found is not None
     assert found.body == b"gz"
-    assert store.stats().entries == 1
+    assert await place.entries(store) == 1
 
 
-async def test_a_resource_that_varies_no_more_is_for_everybody(store: Store) -> None:
+async def test_a_resource_that_varies_no_more_is_for_everybody(store: Store, place: Place) -> None:
     await put(store, entry(body=b"de", vary=LANGUAGE))
     await put(store, entry(body=b"all"))
     for names in ({}, LANGUAGE):
@@ -126,7 +189,7 @@ async def test_a_resource_that_varies_no_more_is_for_everybody(store: Store) -> 
         assert found.body == b"all"
     await put(store, entry(body=b"de", vary=LANGUAGE))
     assert await find(store, names={}) is None
-    assert store.stats().entries == 1
+    assert await place.entries(store) == 1
 
 
 async def test_keys_with_more_than_the_url_share_it(store: Store) -> None:
@@ -135,10 +198,10 @@ async def test_keys_with_more_than_the_url_share_it(store: Store) -> None:
     found = await find(store, URL + b"\x00phone")
     assert found is not None
     assert found.body == b"phone"
-    assert len(list(store.variants(URL))) == 2
+    assert len(await store.show(URL)) == 2
 
 
-async def test_a_fresher_head_keeps_the_body(store: Store) -> None:
+async def test_a_fresher_head_keeps_the_body(store: Store, place: Place) -> None:
     old = entry(body=b"body" * 20000, tags=(b"a",))
     await put(store, old)
     head = msgspec.structs.replace(
@@ -149,7 +212,7 @@ async def test_a_fresher_head_keeps_the_body(store: Store) -> None:
     found = await find(store)
     assert found is not None
     assert (found.stored, found.body) == (head, old.body)
-    assert store.stats().entries == 2  # and what `settle` put
+    assert await place.entries(store) == 2  # and what `settle` put
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
@@ -171,7 +234,7 @@ async def test_a_head_is_freshened_though_its_response_is_gone(store: Store) -> 
     assert found is None or found.body == b"whole"
 
 
-async def test_what_is_discarded_is_gone_at_once_with_all_its_variants(store: Store) -> None:
+async def test_what_is_discarded_is_gone_at_once_with_all_its_variants(store: Store, place: Place) -> None:
     other = URL + b"/other"
     await put(store, entry(other), *(entry(vary={b"accept-language": value}) for value in (b"de", b"en", b"fr")))
     store.discard(URL)
@@ -179,8 +242,8 @@ async def test_what_is_discarded_is_gone_at_once_with_all_its_variants(store: St
     await settle(store)
     assert await find(store, names=LANGUAGE) is None
     assert await find(store, other) is not None
-    assert list(store.variants(URL)) == []
-    assert store.stats().entries == 2  # the other one, and what `settle` put
+    assert await store.show(URL) == []
+    assert await place.entries(store) == 2  # the other one, and what `settle` put
 
 
 async def test_what_is_put_after_it_was_discarded_is_found(store: Store) -> None:
@@ -203,54 +266,55 @@ async def test_that_a_key_is_not_stored_is_remembered(store: Store) -> None:
 
 async def test_variants_say_what_is_stored_for_a_url(store: Store) -> None:
     await put(store, entry(body=b"1234", vary=LANGUAGE, tags=(b"a",)), entry(URL + b"?x=1"))
-    ((head, size),) = store.variants(URL)
+    ((head, size),) = await store.show(URL)
     assert (head.variant, head.tags, size) == (b"de", (b"a",), 4)
-    assert list(store.variants(URL[:-1])) == []
+    assert await store.show(URL[:-1]) == []
 
 
-async def test_stats_count_what_is_there(store: Store) -> None:
-    assert store.stats().entries == 0
+async def test_stats_count_what_is_there(store: Store, place: Place) -> None:
+    assert await place.entries(store) == 0
     await put(store, *(entry(URL + b"/%d" % index, b"x" * 10_000) for index in range(100)))
-    stats = store.stats()
-    assert stats.entries == 100
+    stats = await store.status()
+    assert await place.entries(store) == 100
     assert 1_000_000 <= stats.size_bytes <= stats.capacity_bytes
     assert (stats.evictions, stats.failures) == (0, 0)
 
 
 async def test_what_can_never_fit_is_not_stored_and_said_to_be_done(store: Store) -> None:
-    await put(store, entry(body=bytes(store.stats().capacity_bytes)))
+    await put(store, entry(body=bytes((await store.status()).capacity_bytes)))
     assert await find(store) is None
 
 
-async def test_more_than_fits_makes_room_for_itself(store: Store) -> None:
-    capacity = store.stats().capacity_bytes
+async def test_more_than_fits_makes_room_for_itself(store: Store, place: Place) -> None:
+    capacity = (await store.status()).capacity_bytes
     body = bytes(MIB)
     count = 2 * capacity // MIB
     for index in range(count):
         await put(store, entry(URL + b"/%d" % index, body))
-    stats = store.stats()
+    stats = await store.status()
     assert stats.size_bytes <= capacity
-    assert stats.entries >= capacity // MIB // 2
+    assert await place.entries(store) >= capacity // MIB // 2
     assert stats.evictions >= count // 3
     assert stats.failures == 0
     assert await find(store, URL + b"/%d" % (count - 1)) is not None
 
 
 async def test_what_is_asked_for_again_and_again_stays(store: Store) -> None:
-    capacity = store.stats().capacity_bytes
+    capacity = (await store.status()).capacity_bytes
     await put(store, entry(body=b"wanted" * 1000))
     for index in range(3 * capacity // MIB):
         await put(store, entry(URL + b"/%d" % index, bytes(MIB)))
         assert await find(store) is not None, index
 
 
-async def test_a_store_that_is_closed_with_work_to_do_does_it_first(opened: Callable[[], Store]) -> None:
-    first = opened()
+async def test_a_store_that_is_closed_with_work_to_do_does_it_first(place: Place) -> None:
+    first = await place.opened()
     for index in range(300):
         first.put(entry(URL + b"/%d" % index))
+    await first.finish()
     first.close()
     first.close()  # nothing more happens
-    second = opened()
-    assert second.stats().entries == 300
+    second = await place.opened()
+    assert await place.entries(second) == 300
     assert await find(second, URL + b"/299") is not None
     second.close()

@@ -180,6 +180,9 @@ class EmbeddedStore:
         """As `stats`, for whoever asks any store."""
         return self.stats()
 
+    async def finish(self) -> None:
+        """`close` waits for it."""
+
     # Writing.
 
     def put(self, entry: Entry, done: Callable[[], None] | None = None, asker: Asker | None = None) -> None:  # noqa: ARG002
