@@ -96,7 +96,7 @@ class Arrivals:
                 if filling.is_too_large:
                     self.remember(fetch.exchange, "too-large", filling.stored.status)
                 else:
-                    pipeline.cache.put(filling.entry(), flight.claim, _asker(fetch))
+                    pipeline.cache.put(filling.entry(), flight.claim, _asker(fetch.exchange))
                     flight.claim = None
                 pipeline.departures.landed(flight)
                 flight.land()
@@ -138,7 +138,7 @@ class Arrivals:
         pipeline = self._pipeline
         if not policy.answers_for(stale.stored, names):
             # It says that something else is current: ask for that.
-            pipeline.cache.drop(stale, time.time_ns())
+            pipeline.cache.drop(stale, time.time_ns(), _asker(exchange))
             fetch.cancel(None)
             flight.stale = exchange.entry = None
             pipeline.departures.depart(flight, exchange)
@@ -179,7 +179,7 @@ class Arrivals:
         )
         if storing.terms is None or storing.vary != stored.vary:
             if not storing.verdict.of_request:
-                self._pipeline.cache.drop(stale, now_ns)
+                self._pipeline.cache.drop(stale, now_ns, _asker(fetch.exchange))
             return stale.with_stored(policy.freshened(stored, update, names, None, now_ns)), False
         fresh = msgspec.structs.replace(
             policy.freshened(stored, update, names, storing.terms, now_ns, storing.without),
@@ -190,7 +190,7 @@ class Arrivals:
         entry = stale.with_stored(fresh)
         flight = fetch.flight
         claim = None if flight is None else flight.claim
-        is_stored = self._pipeline.cache.freshen(stale, entry, claim, _asker(fetch))
+        is_stored = self._pipeline.cache.freshen(stale, entry, claim, _asker(fetch.exchange))
         if flight is not None and is_stored:
             flight.claim = None
         return entry, is_stored
@@ -308,7 +308,7 @@ class Arrivals:
         fetch.flight = exchange.flight = None
         pipeline.departures.landed(flight)
         if is_dropped and flight.stale is not None:
-            pipeline.cache.drop(flight.stale, time.time_ns())
+            pipeline.cache.drop(flight.stale, time.time_ns(), _asker(exchange))
             for one in waiting:
                 one.entry = None
         return waiting
@@ -323,7 +323,7 @@ class Arrivals:
         if known is not None and known.stored.uncacheable and known.stored.fresh_until_ns - now_ns > lifetime_ns // 2:
             return
         marker = response.uncacheable(exchange, why, now_ns, now_ns + lifetime_ns, self._pipeline.purge_seq)
-        self._pipeline.cache.put(marker)
+        self._pipeline.cache.put(marker, None, _asker(exchange))
 
     def _invalidate(self, exchange: Exchange, status: int, names: Names) -> None:
         """Forget what an unsafe request has changed (RFC 9111 §4.4)."""
@@ -344,7 +344,7 @@ class Arrivals:
         if update is HeadUpdate.FRESHEN:
             self._freshened(fetch, entry, lines, names, status)
         elif update is HeadUpdate.INVALIDATE:
-            self._pipeline.cache.drop(entry, time.time_ns())
+            self._pipeline.cache.drop(entry, time.time_ns(), _asker(exchange))
 
     def _start(self, fetch: "Fetch", status: int, reason: bytes, kept: FieldLines, names: Names) -> None:
         """Begin the response of the one who owns the fetch."""
@@ -357,6 +357,6 @@ class Arrivals:
         self._pipeline.stage(exchange, Stage.STREAMING)
 
 
-def _asker(fetch: "Fetch") -> Exchange | None:
+def _asker(exchange: Exchange) -> Exchange | None:
     """For whom the store is asked: nobody where the record is out already."""
-    return None if fetch.exchange.is_over else fetch.exchange
+    return None if exchange.is_over else exchange

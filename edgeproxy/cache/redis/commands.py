@@ -2,8 +2,8 @@
 
 Three ways to tag, all of which MONITOR and SLOWLOG show:
 
-- `plain`: reads ask for one key more, which is never there and ends in the traceparent; what is written begins with it.
-  No right is needed beyond those of the commands themselves.
+- `plain`: reads ask for one key more, which is never there and has the traceparent before its URL, as SLOWLOG cuts long
+  words; what is written begins with it. No right is needed beyond those of the commands themselves.
 - `function`: commands are calls of a Redis Function whose first argument is the traceparent.
 - `off`: no tag.
 """
@@ -51,6 +51,11 @@ def _packed(*words: bytes | str | int) -> bytes:
     return pack_command(words)  # type: ignore[arg-type,no-any-return]  # its stub has a tuple of one
 
 
+def _tag(name: bytes, traceparent: bytes) -> bytes:
+    """A key beside another one, in the same slot: PREFIX:1:TRACEPARENT:{URL}…"""
+    return name.replace(b"{", traceparent + b":{", 1)
+
+
 def command(*words: bytes | str | int) -> Command:
     """Any command."""
     return Command(str(words[0]), (_packed(*words),))
@@ -67,7 +72,7 @@ class Commands:
     def read(self, keys: Sequence[bytes], primary: bytes, traceparent: bytes) -> Command:
         """Values of keys in one slot; the reply is a list that begins with them. `primary` is of the same slot."""
         if self._tag == "plain":
-            return Command("MGET", (_packed(b"MGET", *keys, b"%b:%b" % (primary, traceparent)),))
+            return Command("MGET", (_packed(b"MGET", *keys, _tag(primary, traceparent)),))
         if self._tag == "function":
             return Command("MGET", (_packed(b"FCALL_RO", _READ, len(keys), *keys, traceparent),))
         return Command("MGET", (_packed(b"MGET", *keys),))
@@ -83,7 +88,7 @@ class Commands:
     def drop(self, keys: Sequence[bytes], traceparent: bytes) -> Command:
         """Forget keys in one slot."""
         if self._tag == "plain":
-            return Command("UNLINK", (_packed(b"UNLINK", *keys, b"%b:%b" % (keys[0], traceparent)),))
+            return Command("UNLINK", (_packed(b"UNLINK", *keys, _tag(keys[0], traceparent)),))
         if self._tag == "function":
             return Command("UNLINK", (_packed(b"FCALL", _DROP, len(keys), *keys, traceparent),))
         return Command("UNLINK", (_packed(b"UNLINK", *keys),))
