@@ -81,3 +81,14 @@ class RedisCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         says("The media types whose bodies are kept deflated. [] = none."),
     ] = field(default_factory=list)
     compress_min_bytes: Annotated[Bytes, says("From which size on they are.")] = 1024
+    trail_ratio: Annotated[
+        float,
+        Meta(ge=0, le=1),
+        says(
+            "The share of traces whose operations are noted in a stream in Redis, for `edgeproxy keytrace` on every "
+            "node. 0 = none."
+        ),
+    ] = 0.01
+    trail_entries: Annotated[
+        int, Meta(ge=1, le=10_000_000), says("About how many operations that stream keeps: the last ones.")
+    ] = 10_000

@@ -15,6 +15,7 @@ from edgeproxy.cache.redis.link import RedisError, Reply
 from edgeproxy.cache.redis.node import Node
 from edgeproxy.cache.redis.rules import SharedRules
 from edgeproxy.cache.redis.store import RedisStore
+from edgeproxy.cache.redis.trail import Trail
 from edgeproxy.config import RedisCache
 
 __all__ = ["RedisStore", "open_store"]
@@ -23,16 +24,17 @@ _log = structlog.get_logger()
 
 
 def open_store(
-    config: RedisCache, memory: HotMemory, span_id: Callable[[], str], environ: Mapping[str, str]
+    config: RedisCache, memory: HotMemory, span_id: Callable[[], str], environ: Mapping[str, str], edge: str = ""
 ) -> RedisStore:
-    """A worker's store, under its hot memory; `start` connects. Raises OSError or ValueError when a password or a
-    certificate can't be read.
+    """A worker's store, under its hot memory, in the node of that name; `start` connects. Raises OSError or ValueError
+    when a password or a certificate can't be read.
     """
     names = Names(config.prefix)
-    watched = names.root if memory.capacity_bytes else names.purges
+    # Not all of the names: every worker writes the trail, and none is to hear of it each time.
+    watched = [b"PREFIX", names.purges, *((b"PREFIX", names.urls) if memory.capacity_bytes else ())]
 
     def greeting(is_replica: bool) -> Sequence[Command]:
-        track = command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", watched, "NOLOOP")
+        track = command("CLIENT", "TRACKING", "ON", "BCAST", *watched, "NOLOOP")
         return [track, command("READONLY")] if is_replica else [track]
 
     commands = Commands(config.tag_operations)
@@ -43,6 +45,7 @@ def open_store(
         read_from_replicas=config.read_from_replicas,
     )
     rules = SharedRules(cluster, names)
+    trail = Trail(cluster, names, ratio=config.trail_ratio, max_entries=config.trail_entries, edge=edge)
     store = RedisStore(
         cluster,
         rules,
@@ -52,6 +55,7 @@ def open_store(
         max_object_bytes=config.max_object_bytes,
         span_id=span_id,
         trace_id=secrets.token_hex(16),
+        trail=trail if config.trail_ratio else None,
     )
 
     def pushed(message: list[Any]) -> None:

@@ -4,6 +4,7 @@
     PREFIX:1:{URL}KEY:VARIANT    head of one that varies
     ….b                          the body of either, behind its head's name
     PREFIX:1:{purges}            the purge rules (`rules`)
+    PREFIX:1:{trail}             sampled operations (`trail`)
 
 URL is the URL as keyed, KEY what the primary key has beside it, VARIANT a digest of Vary's generation and the request's
 values. The braces are a hash tag: all that is stored for a URL lies in one slot. The 1 is the version of this layout:
@@ -79,6 +80,8 @@ class Names:
         """`prefix` holds no brace."""
         self.root = f"{prefix}:{VERSION}:".encode()
         self._urls = self.root + b"{"
+        self.urls = self._urls + b"http"
+        """What the names of all that is stored for URLs begin with."""
         self.purges = self.root + b"{purges}"
         self.trail = self.root + b"{trail}"
 
@@ -94,6 +97,16 @@ class Names:
         """The head's name for a variant; `values` are the request's (`key.variant`)."""
         digest = hashlib.blake2b(values, digest_size=16, key=mark.generation).hexdigest()
         return b"%b:%b" % (primary, digest.encode())
+
+    def is_reachable(self, name: bytes, stored: Stored, marks: Mapping[bytes, VaryMark]) -> bool:
+        """Whether a look-up finds the response under a name, given the vary marks of its URL: variants of an earlier
+        generation are not found.
+        """
+        primary = self.primary(stored.key, stored.url)
+        if not stored.vary:
+            return name == primary
+        mark = marks.get(primary)
+        return mark is not None and name == self.variant(primary, mark, stored.variant)
 
     def key_of(self, name: bytes) -> bytes | None:
         """The primary key that a name is for; None when it is for none."""
@@ -132,6 +145,11 @@ def read(value: bytes) -> Head | VaryMark:
         return Head(_decode(value[_HEAD.size :]), encoding, body_bytes, kept_bytes, checksum)
     except (struct.error, msgspec.DecodeError) as error:
         raise DamagedError(f"a head that can't be read: {error}") from error
+
+
+def traceparent(value: bytes) -> str:
+    """The operation that wrote a head or a vary mark (which `read` has read)."""
+    return value[2 : 2 + TRACEPARENT_BYTES].decode("ascii", "backslashreplace")
 
 
 def body(head: Head, kept: bytes | None) -> bytes:

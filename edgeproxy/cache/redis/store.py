@@ -24,7 +24,8 @@ from edgeproxy.cache.redis.layout import Compression, DamagedError, Head, Names,
 from edgeproxy.cache.redis.link import RedisError, Reply
 from edgeproxy.cache.redis.node import Node
 from edgeproxy.cache.redis.rules import SharedRules
-from edgeproxy.cache.store import Found, StoreStats
+from edgeproxy.cache.redis.trail import Trail
+from edgeproxy.cache.store import Found, StoreHealth, StoreStats
 from edgeproxy.cache.stored import Stored
 
 TIER = "redis"
@@ -51,10 +52,15 @@ class RedisStore:
         max_object_bytes: int,
         span_id: Callable[[], str],
         trace_id: str,
+        trail: Trail | None = None,
     ) -> None:
-        """Store through a cluster; `trace_id` is that of operations that no request asked for."""
+        """Store through a cluster; `trace_id` is that of operations that no request asked for, `trail` where a share of
+        the others are noted.
+        """
         self.cluster = cluster
         self.rules = rules
+        self.operations = 0
+        """All that were begun."""
         self.failures = 0
         """Operations that came to nothing: errors and time-outs."""
         self.dropped = 0
@@ -67,7 +73,10 @@ class RedisStore:
         self._max_object_bytes = max_object_bytes
         self._span_id = span_id
         self._trace_id = trace_id
+        self._trail = trail
         self._marks: OrderedDict[bytes, VaryMark] = OrderedDict()
+        self._under_way = 0
+        self._idle = asyncio.Event()
 
     def start(self) -> None:
         """Connect, in the background; needs a running loop. Until that is done nothing is found."""
@@ -132,7 +141,7 @@ class RedisStore:
             found(Entry(head.stored, layout.body(head, kept), tier=TIER))
             return "hit", ""
 
-        traceparent, ended = self._operation(asker, name)
+        traceparent, ended = self._operation(asker, name, key)
 
         def answered(reply: Reply, node: Node | None) -> None:
             if isinstance(reply, RedisError):
@@ -174,7 +183,7 @@ class RedisStore:
                 asyncio.get_running_loop().call_soon(done)
             return
         name = self._names.primary(stored.key, stored.url)
-        traceparent, ended = self._operation(asker, name)
+        traceparent, ended = self._operation(asker, name, stored.key)
         now_ns = time.time_ns()
         ttl_ms = layout.ttl_ms(stored, now_ns)
         values: list[tuple[bytes, bytes, int]] = []
@@ -202,7 +211,7 @@ class RedisStore:
         """Forget all variants of a primary key."""
         name = self._names.primary(key, url_of(key))
         self._marks.pop(key, None)
-        traceparent, ended = self._operation(asker, name)
+        traceparent, ended = self._operation(asker, name, key)
         self._write(name, self._commands.drop([name, layout.body_name(name)], traceparent), ended, None)
 
     def _write(self, name: bytes, written: Command, ended: "Ended", done: Callable[[], None] | None) -> None:
@@ -220,24 +229,38 @@ class RedisStore:
 
     # --- operations
 
-    def _operation(self, asker: Asker | None, name: bytes) -> tuple[bytes, "Ended"]:
+    def _operation(self, asker: Asker | None, name: bytes, key: bytes) -> tuple[bytes, "Ended"]:
         """Begin an operation: its traceparent, and what to call when it has ended."""
         span_id = self._span_id()
+        operations: Operations | None = None
+        trail: Trail | None = None
         if asker is None:
-            return f"00-{self._trace_id}-{span_id}-00".encode(), _unnoted
-        trace = asker.trace
-        operations = asker.operations
-        if operations is None:
-            operations = asker.operations = Operations()
-        operations.pending += 1
+            traceparent = f"00-{self._trace_id}-{span_id}-00"
+        else:
+            traceparent = f"00-{asker.trace.trace_id}-{span_id}-{asker.trace.flags:02x}"
+            operations = asker.operations
+            if operations is None:
+                operations = asker.operations = Operations()
+            operations.pending += 1
+            if self._trail is not None and self._trail.has(asker.trace.trace_id):
+                trail, trace_id = self._trail, asker.trace.trace_id
+        self._under_way += 1
+        self.operations += 1
         started = time.monotonic()
 
         def ended(op: str, node: Node | None, outcome: Outcome, error: str) -> None:
-            us = int((time.monotonic() - started) * 1e6)
-            where = "" if node is None else node.name
-            operations.ended(Operation(op, span_id, where, key_slot(name), us, outcome, error))
+            self._under_way -= 1
+            if operations is not None:
+                us = int((time.monotonic() - started) * 1e6)
+                where = "" if node is None else node.name
+                operation = Operation(op, span_id, where, key_slot(name), us, outcome, error)
+                operations.ended(operation)
+                if trail is not None:
+                    trail.note(operation, trace_id, name, key, time.time_ns() - us * 1000)
+            if not self._under_way:
+                self._idle.set()
 
-        return f"00-{trace.trace_id}-{span_id}-{trace.flags:02x}".encode(), ended
+        return traceparent.encode(), ended
 
     # --- looking at it
 
@@ -263,15 +286,8 @@ class RedisStore:
                 marks[name] = read
             elif read.stored.url == url:
                 found.append((name, read))
-        return [(head.stored, head.body_bytes) for name, head in found if self._is_reachable(name, head.stored, marks)]
-
-    def _is_reachable(self, name: bytes, stored: Stored, marks: Mapping[bytes, VaryMark]) -> bool:
-        """Whether a look-up would find what lies under a name: variants of an earlier generation are not found."""
-        primary = self._names.primary(stored.key, stored.url)
-        if not stored.vary:
-            return name == primary
-        mark = marks.get(primary)
-        return mark is not None and name == self._names.variant(primary, mark, stored.variant)
+        is_reachable = self._names.is_reachable
+        return [(head.stored, head.body_bytes) for name, head in found if is_reachable(name, head.stored, marks)]
 
     async def status(self) -> StoreStats:
         """How it is: what the masters say of themselves, other tenants' keys included."""
@@ -296,18 +312,36 @@ class RedisStore:
             path=", ".join(node.name for node in self.cluster.masters),
         )
 
+    def health(self) -> StoreHealth:
+        """How the cluster is, as this worker has seen it."""
+        nodes = self.cluster.nodes.values()
+        return StoreHealth(
+            operations=self.operations,
+            failures=self.failures,
+            dropped=self.dropped,
+            damaged=self.damaged,
+            breaks=self.cluster.breaks,
+            nodes=len(nodes),
+            nodes_well=sum(node.is_well for node in nodes),
+            is_usable=self.rules.is_current,
+        )
+
+    async def finish(self) -> None:
+        """Wait until every operation has ended; none takes long."""
+        while self._under_way:
+            self._idle.clear()
+            await self._idle.wait()
+
     def close(self) -> None:
         """Let go; what is under way is given up."""
+        if self._trail is not None:
+            self._trail.close()
         self.rules.close()
         self.cluster.close()
 
 
 Ended = Callable[[str, Node | None, Outcome, str], None]
 """An operation has ended: as which command, at which node, how, and what went wrong."""
-
-
-def _unnoted(op: str, node: Node | None, outcome: Outcome, error: str) -> None:
-    """Nobody asked for it."""
 
 
 def _text(reply: Reply) -> str:
