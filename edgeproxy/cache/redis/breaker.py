@@ -35,12 +35,18 @@ class Breaker:
         self._rest_s = REST_S
         self._probe_at = 0.0
 
-    def succeeded(self) -> None:
-        """The node has answered."""
+    def succeeded(self) -> bool:
+        """The node has answered, the probe if there is one under way; says whether this has closed the breaker. An
+        answer to what was asked before it opened closes nothing.
+        """
+        if self.state is State.OPEN:
+            return False
         self._failures = 0
-        if self.state is State.HALF_OPEN:
-            self.state = State.CLOSED
-            self._rest_s = REST_S
+        if self.state is State.CLOSED:
+            return False
+        self.state = State.CLOSED
+        self._rest_s = REST_S
+        return True
 
     def failed(self, now: float) -> bool:
         """The node has not answered, or is gone; says whether this has opened the breaker."""

@@ -1,23 +1,21 @@
 """The cluster as a worker sees it: which node has which slot, and a way to ask for a key wherever it is.
 
-Topology is redis-py's business (`discover`): it is asked anew when a node redirects, goes or comes, and from time to
-time. Between those times redirections are followed, so a slot that moves costs one round trip more and no request.
+The nodes themselves are asked for the topology, each in its turn, over the connections that there are: when one of them
+redirects, goes or comes, and from time to time. Between those times redirections are followed, so a slot that moves
+costs one round trip more and no request. (redis-py's client of clusters would do this on connections of its own, and
+hold up the loop for 8 to 15 ms each time.)
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import RedisError as ClientError
 
 from edgeproxy.cache.redis.access import Access, Address
-from edgeproxy.cache.redis.commands import Command
+from edgeproxy.cache.redis.commands import Command, command
 from edgeproxy.cache.redis.link import NoAnswerError, RedisError, Reply
 from edgeproxy.cache.redis.node import Node
 
@@ -32,6 +30,9 @@ REDIRECTIONS = 3
 
 Answer = Callable[[Reply, Node | None], None]
 """Gets a reply, or a RedisError, and the node that it is from."""
+Range = tuple[int, int, Sequence[Address]]
+"""First and last slot, and who has them: the master, its replicas."""
+_SLOTS = command("CLUSTER", "SLOTS")
 _log = structlog.get_logger()
 
 
@@ -53,7 +54,7 @@ class Cluster:
         self.nodes: dict[Address, Node] = {}
         self.on_push: Callable[[list[Any]], None] = lambda _: None
         self.on_lost: Callable[[Node], None] = lambda _: None
-        """Called when a node can't say any more what changes."""
+        """Called when a node may have said in vain what has changed: as it goes, and as it comes."""
         self.on_connected: Callable[[Node], None] = lambda _: None
         self.redirections = 0
         self._access = access
@@ -62,10 +63,9 @@ class Cluster:
         self._slots: list[Node | None] = [None] * SLOTS
         self._replicas: dict[Node, list[Node]] = {}
         self._turn = 0
-        self._task: asyncio.Task[None] | None = None
+        self._is_asking = False
         self._timer: asyncio.TimerHandle | None = None
         self._discover_at = 0.0
-        self._discovered = False
         self._reported = ""
 
     def start(self) -> None:
@@ -76,8 +76,6 @@ class Cluster:
         """Let go; whoever waits gets an error."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
         for node in list(self.nodes.values()):
             node.close()
 
@@ -119,7 +117,7 @@ class Cluster:
             elif not isinstance(reply, NoAnswerError):
                 node.answered()
                 if reply.code in ("MOVED", "ASK") and hops < REDIRECTIONS:
-                    self._redirected(slot, reply, asked, answer, hops)
+                    self._redirected(slot, node, reply, asked, answer, hops)
                     return
                 if reply.code == "CLUSTERDOWN":
                     self._discover_soon()
@@ -127,14 +125,18 @@ class Cluster:
 
         node.ask(asked, answered, asking=asking)
 
-    def _redirected(self, slot: int, reply: RedisError, asked: Command, answer: Answer, hops: int) -> None:
+    def _redirected(
+        self, slot: int, source: Node, reply: RedisError, asked: Command, answer: Answer, hops: int
+    ) -> None:
         self.redirections += 1
         try:
-            where = Address.parse(str(reply).split(" ")[2])
+            where = str(reply).split(" ")[2]
+            # A node that does not know under which name clients find the other one leaves the host out.
+            address = source.address._replace(port=int(where[1:])) if where[0] == ":" else Address.parse(where)
         except (IndexError, ValueError):
-            answer(reply, None)
+            answer(reply, source)
             return
-        node = self._node(where)
+        node = self._node(address)
         if reply.code == "MOVED":
             self._slots[slot] = node
             self._discover_soon()
@@ -159,13 +161,16 @@ class Cluster:
 
     # --- a node's calls
 
-    def greeting(self, *, is_replica: bool) -> Sequence[Command]:
-        """What every connection to a node begins with."""
-        return [self._access.greeting("edgeproxy"), *self._greeting(is_replica)]
+    def greeting(self) -> Sequence[Command]:
+        """What every connection to a node begins with. Where replicas are read from, every one of them may become a
+        replica's: masters pay no heed to READONLY.
+        """
+        return [self._access.greeting("edgeproxy"), *self._greeting(self._with_replicas)]
 
     def connected(self, node: Node) -> None:
         """A node can be asked."""
         self._discover_soon()
+        self.on_lost(node)
         self.on_connected(node)
 
     def disconnected(self, node: Node) -> None:
@@ -182,49 +187,63 @@ class Cluster:
     def _tick(self) -> None:
         now = time.monotonic()
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
-        for node in self.nodes.values():
+        for node in list(self.nodes.values()):
             node.maintain(now)
-        if self._task is None and now >= self._discover_at:
+        if not self._is_asking and now >= self._discover_at:
             self._discover_at = now + DISCOVER_AGAIN_S
-            self._task = asyncio.get_running_loop().create_task(self._discover())
+            self._discover()
 
     def _discover_soon(self) -> None:
         self._discover_at = min(self._discover_at, time.monotonic() + TICK_S)
 
-    async def _discover(self) -> None:
+    def _discover(self) -> None:
+        """Ask a node that is well, another one each time: it may be cut off from the others. Where none is, begin with
+        those that are configured, as in the beginning.
+        """
+        well = [node for node in self.nodes.values() if node.is_well]
+        if not well:
+            for address in self._access.addresses:
+                self._node(address)
+            return
+        self._turn += 1
+        self._is_asking = True
+        self.ask_node(well[self._turn % len(well)], _SLOTS, self._told)
+
+    def _told(self, reply: Reply, node: Node | None) -> None:
+        self._is_asking = False
+        if isinstance(reply, NoAnswerError) or node is None:
+            return
         try:
-            found = await discover(self._access, [node.address for node in self.nodes.values() if node.is_well])
-        except (ClientError, OSError, TimeoutError) as error:
+            if isinstance(reply, RedisError):
+                raise reply
+            found = ranges_of(reply, node.address)
+        except RedisError as error:
             if str(error) != self._reported:
                 self._reported = str(error)
-                _log.error("redis cluster can't be asked for its nodes", error=str(error))
-        else:
-            self._reported = ""
-            self._take(found)
-        finally:
-            self._task = None
+                _log.error("redis cluster can't be asked for its nodes", node=node.name, error=str(error))
+            return
+        self._reported = ""
+        self._take(found)
 
-    def _take(self, found: Sequence[tuple[int, int, Sequence[Address]]]) -> None:
+    def _take(self, found: Sequence[Range]) -> None:
         slots: list[Node | None] = [None] * SLOTS
         replicas: dict[Node, list[Node]] = {}
+        known: set[Node] = set()
         for first, last, (master, *others) in found:
             node = self._node(master)
-            node.is_replica = False
+            known.add(node)
             slots[first : last + 1] = [node] * (last + 1 - first)
             if self._with_replicas:
                 replicas[node] = [self._node(one) for one in others]
-        for node in (one for several in replicas.values() for one in several):
-            node.is_replica = True
+                known.update(replicas[node])
         self._slots = slots
         self._replicas = replicas
-        known = {*replicas, *(one for several in replicas.values() for one in several), *self.masters}
         for address, node in list(self.nodes.items()):
             if node not in known:
                 del self.nodes[address]
                 node.close()
         if None not in slots and all(node.is_well for node in known):
             self._discover_at = time.monotonic() + DISCOVER_S
-        self._discovered = True
 
     def _node(self, address: Address) -> Node:
         node = self.nodes.get(address)
@@ -239,27 +258,24 @@ def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
         future.set_result(reply)
 
 
-async def discover(access: Access, first: Iterable[Address]) -> list[tuple[int, int, list[Address]]]:
-    """Ask the cluster who has which slots: first and last slot, master, its replicas. Those in `first` are asked rather
-    than the configured ones, if there are any. Raises redis-py's errors or OSError when nobody answers.
+def ranges_of(reply: Reply, asked: Address) -> list[Range]:
+    """What CLUSTER SLOTS says, where the node that was asked gives no host for itself or others: its own. Raises
+    RedisError when that is not what a cluster says that serves anything.
     """
-    asked = list(first) or access.addresses
-    client: RedisCluster = RedisCluster(
-        startup_nodes=[ClusterNode(one.host, one.port) for one in asked],
-        retry=Retry(NoBackoff(), 0),
-        **access.client_arguments(),
-    )
     try:
-        slots = (await client.initialize()).nodes_manager.slots_cache
-        found: list[tuple[int, int, list[Address]]] = []
-        last_nodes: object = None
-        for slot in sorted(slots):
-            nodes = slots[slot]
-            if found and nodes is last_nodes and found[-1][1] == slot - 1:
-                found[-1] = (found[-1][0], slot, found[-1][2])
-            else:
-                found.append((slot, slot, [Address(node.host, int(node.port)) for node in nodes]))
-            last_nodes = nodes
-        return found
-    finally:
-        await client.aclose()
+        found = [
+            (int(first), int(last), [Address(_host(one[0]) or asked.host, int(one[1])) for one in nodes])
+            for first, last, *nodes in reply
+        ]
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
+        raise RedisError(f"CLUSTER SLOTS says what can't be read: {error}") from error
+    for first, last, addresses in found:
+        if not addresses or not 0 <= first <= last < SLOTS:
+            raise RedisError(f"CLUSTER SLOTS says what can't be: slots {first} to {last} are with {addresses}")
+    if not found:
+        raise RedisError("the cluster serves no slots")
+    return found
+
+
+def _host(word: bytes | None) -> str:
+    return "" if word in (None, b"?") else word.decode("ascii")

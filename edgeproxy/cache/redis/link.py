@@ -1,8 +1,9 @@
 """One connection to one node of the cluster: commands out, replies in, in the same order.
 
-What is asked for in one tick of the loop leaves in one write. Every command has a deadline: after it its caller gets a
-`NoAnswerError`, and a reply that comes later is dropped. Knows RESP3 and time; nothing of keys, slots or what a reply
-means.
+What is asked for in one tick of the loop leaves in one write. Every command has a deadline, which runs from that write:
+after it its caller gets a `NoAnswerError`, and a reply that comes later is dropped. Every caller is answered exactly
+once, whatever becomes of the connection and of other callers. Knows RESP3 and time; nothing of keys, slots or what a
+reply means.
 """
 
 import asyncio
@@ -10,9 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
+from math import inf
 from typing import Any, cast
 
 import hiredis
+import structlog
 
 from edgeproxy.cache.redis.commands import Command, command
 
@@ -24,10 +27,15 @@ MAX_UNSENT_BYTES = 32 * 1024 * 1024
 """What may wait to be sent to a node; beyond it commands fail at once."""
 MAX_WAITING = 20_000
 """How many commands may wait for their replies."""
-DEAF_S = 1.0
-"""A connection whose oldest reply has been due for so long is given up."""
+GREETING_S = 1.0
+"""How long a node may take to answer its greeting; no request waits for that."""
+DEAF_S = 0.6
+"""A connection on which a command has waited for so long (and longer than it may) is given up: what the node says
+unasked gets lost on it, too.
+"""
 ASKING = command("ASKING").parts[0]
 _NOTHING = object()
+_log = structlog.get_logger()
 
 
 class RedisError(Exception):
@@ -59,11 +67,12 @@ class Waiting:
 
     __slots__ = ("answered", "deadline", "error", "left")
 
-    def __init__(self, answered: Answered | None, replies: int, deadline: float) -> None:
+    def __init__(self, answered: Answered | None, replies: int) -> None:
         """Hand the last of so many replies to `answered`."""
         self.answered = answered
         self.left = replies
-        self.deadline = deadline
+        self.deadline = inf
+        """Until it is sent."""
         self.error: RedisError | None = None
 
 
@@ -90,6 +99,7 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(protocolError=RedisError, replyError=RedisError, notEnoughData=_NOTHING)
         self._waiting: deque[Waiting] = deque()
+        self._unsent: list[Waiting] = []
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -101,9 +111,6 @@ class Link(asyncio.Protocol):
 
     def ask(self, asked: Command, answered: Answered | None, *, asking: bool = False) -> None:
         """Send a command at the end of this tick; `answered` gets its reply, or a RedisError in its place."""
-        self._ask(asked, answered, self._timeout_s, asking=asking)
-
-    def _ask(self, asked: Command, answered: Answered | None, timeout_s: float, *, asking: bool = False) -> None:
         transport = self._transport
         if self.phase is Phase.CLOSED or transport is None:
             self._refuse(answered, "the connection is closed")
@@ -118,20 +125,29 @@ class Link(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._out += parts
         self._out_bytes += sum(map(len, parts))
-        deadline = time.monotonic() + timeout_s
-        self._waiting.append(Waiting(answered, len(parts), deadline))
-        if self._timer is None:
-            self._timer = self._loop.call_later(timeout_s, self._tick)
+        waiting = Waiting(answered, len(parts))
+        self._waiting.append(waiting)
+        self._unsent.append(waiting)
 
     def _refuse(self, answered: Answered | None, why: str) -> None:
         if answered is not None:
             self._loop.call_soon(answered, NoAnswerError(why))
 
     def _flush(self) -> None:
+        """Send what was asked for. Its time runs from here: a loop that was busy until now is not the node's fault."""
         out, self._out = self._out, []
+        unsent, self._unsent = self._unsent, []
         self._out_bytes = 0
-        if self._transport is not None and not self._transport.is_closing():
+        if self.phase is Phase.CLOSED or self._transport is None:
+            return
+        if not self._transport.is_closing():
             self._transport.write(b"".join(out))
+        timeout_s = self._timeout_s if self.phase is Phase.READY else GREETING_S
+        deadline = time.monotonic() + timeout_s
+        for waiting in unsent:
+            waiting.deadline = deadline
+        if self._timer is None:
+            self._timer = self._loop.call_later(timeout_s, self._tick)
 
     # --- time
 
@@ -140,26 +156,31 @@ class Link(asyncio.Protocol):
         self._loop.call_soon(self._loop.call_soon, self._expire, time.monotonic())
 
     def _expire(self, now: float) -> None:
-        self._timer = None
-        if self.phase is Phase.CLOSED:
+        if self.phase is not Phase.READY:
+            if self.phase is Phase.CONNECTING:
+                self.close("it does not answer its greeting")
             return
-        due: float | None = None
+        self._timer = None
+        due = inf
+        late: list[Answered] = []
         for waiting in self._waiting:
             if waiting.deadline > now:
                 due = waiting.deadline
                 break
-            answered, waiting.answered = waiting.answered, None
-            if answered is not None:
-                if self.timed_out is not None:
-                    self.timed_out()
-                answered(NoAnswerError("no reply in time"))
+            if waiting.answered is not None:
+                late.append(waiting.answered)
+                waiting.answered = None
+        is_deaf = bool(self._waiting) and now - self._waiting[0].deadline > max(0.0, DEAF_S - self._timeout_s)
         if self._waiting:
-            oldest = self._waiting[0]
-            if now - oldest.deadline > DEAF_S:
-                self.close("the node has stopped answering")
-                return
-            wait_s = self._timeout_s if due is None else max(0.001, due - now)
+            wait_s = self._timeout_s if due == inf else max(0.001, due - now)
             self._timer = self._loop.call_later(wait_s, self._tick)
+        # Only now: whoever is told may ask for something else, or close this.
+        for answered in late:
+            if self.timed_out is not None:
+                self.timed_out()
+            _hand(answered, NoAnswerError("no reply in time"))
+        if is_deaf:
+            self.close("the node has stopped answering")
 
     # --- the transport's calls
 
@@ -168,8 +189,8 @@ class Link(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not subclass it
         *first, last = self._greeting
         for one in first:
-            self._ask(one, self._greeted, DEAF_S)
-        self._ask(last, self._greeted_last, DEAF_S)
+            self.ask(one, self._greeted)
+        self.ask(last, self._greeted_last)
 
     def _greeted(self, reply: Reply) -> None:
         if isinstance(reply, RedisError):
@@ -179,37 +200,39 @@ class Link(asyncio.Protocol):
         self._greeted(reply)
         if self.phase is Phase.CONNECTING:
             self.phase = Phase.READY
+            if self._timer is not None:  # the greeting's, which is too late for anything else
+                self._timer.cancel()
+                self._timer = None
             self._ready(self)
 
     def data_received(self, data: bytes) -> None:
         """Hand every whole reply to whoever waits for it."""
         reader = self._reader
         waiting = self._waiting
-        try:
-            reader.feed(data)
-            while True:
+        reader.feed(data)
+        while self.phase is not Phase.CLOSED:
+            try:
                 reply = reader.gets()
-                if reply is _NOTHING:
-                    return
-                if isinstance(reply, hiredis.PushNotification):
-                    self._pushed(reply)
-                    continue
-                if not waiting:
-                    self.close("the node says what nobody asked for")
-                    return
-                first = waiting[0]
-                first.left -= 1
-                if first.error is None and isinstance(reply, RedisError):
-                    first.error = reply
-                if first.left:
-                    continue
-                waiting.popleft()
-                if first.answered is not None:
-                    first.answered(first.error or reply)
-                if self.phase is Phase.CLOSED:
-                    return
-        except RedisError as error:  # what can't be parsed
-            self.close(f"the node does not speak RESP: {error}", error)
+            except (RedisError, ValueError) as error:
+                self.close(f"the node does not speak RESP: {error}")
+                return
+            if reply is _NOTHING:
+                return
+            if isinstance(reply, hiredis.PushNotification):
+                _hand(self._pushed, reply)
+                continue
+            if not waiting:
+                self.close("the node says what nobody asked for")
+                return
+            first = waiting[0]
+            first.left -= 1
+            if first.error is None and isinstance(reply, RedisError):
+                first.error = reply
+            if first.left:
+                continue
+            waiting.popleft()
+            if first.answered is not None:
+                _hand(first.answered, first.error or reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The node is gone, or this side has left."""
@@ -231,10 +254,19 @@ class Link(asyncio.Protocol):
         waiting, self._waiting = self._waiting, deque()
         self._lost(self, error)
         for one in waiting:
-            if one.answered is not None:
-                one.answered(error)
+            answered, one.answered = one.answered, None
+            if answered is not None:
+                _hand(answered, error)
 
     @property
     def waiting(self) -> int:
         """How many commands wait for a reply."""
         return len(self._waiting)
+
+
+def _hand(taker: Callable[[Any], None], reply: Reply) -> None:
+    """Hand something to whoever it is for. What goes wrong there is no other caller's concern, nor the connection's."""
+    try:
+        taker(reply)
+    except Exception:  # noqa: BLE001 whatever it is
+        _log.exception("redis: what was to be done with a reply has failed")

@@ -15,6 +15,8 @@ from edgeproxy.cache.redis.breaker import Breaker, State
 from edgeproxy.cache.redis.commands import Command, command
 from edgeproxy.cache.redis.link import Answered, Link, NoAnswerError, Phase, RedisError, Reply
 
+HEARTBEAT_S = 0.2
+"""How often a node is asked whether it is there: else nobody might notice that it can't say any more what changes."""
 _PING = command("PING")
 _log = structlog.get_logger()
 
@@ -22,14 +24,14 @@ _log = structlog.get_logger()
 class Owner(Protocol):
     """Who a node belongs to."""
 
-    def greeting(self, *, is_replica: bool) -> Sequence[Command]:
+    def greeting(self) -> Sequence[Command]:
         """What every connection to a node begins with."""
 
     def connected(self, node: "Node") -> None:
-        """A node can be asked."""
+        """A node can be asked; what it has said before may not have come."""
 
     def disconnected(self, node: "Node") -> None:
-        """A node can't be asked any more, nor does it say what changes."""
+        """A node that could be asked can't be any more, nor does it say what changes."""
 
     def pushed(self, message: list[Any]) -> None:
         """What a node says unasked."""
@@ -42,7 +44,6 @@ class Node:
         """Know it; `maintain` connects."""
         self.address = address
         self.name = str(address)
-        self.is_replica = False
         self.breaker = Breaker()
         self.last_error = ""
         self._owner = owner
@@ -50,6 +51,9 @@ class Node:
         self._timeout_s = timeout_s
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_known_well = False
+        """Whether its owner takes it for connected."""
+        self._ping_at = 0.0
         self._closed = False
 
     @property
@@ -74,21 +78,27 @@ class Node:
 
     def answered(self) -> None:
         """It has answered a command, if with an error."""
-        if self.breaker.state is State.CLOSED:
+        if self.breaker.state is State.CLOSED:  # else only a probe counts
             self.breaker.succeeded()
 
     def maintain(self, now: float) -> None:
         """Connect where there is no connection, probe where it is time to; to be called some times a second."""
         if self._closed or self._task is not None:
             return
-        if self._link is None:
-            if self.breaker.state is State.CLOSED or self.breaker.wants_probe(now):
-                if self.breaker.state is State.OPEN:
-                    self.breaker.probing()
+        breaker, link = self.breaker, self._link
+        if link is None:
+            if breaker.state is State.CLOSED or breaker.wants_probe(now):
+                if breaker.state is State.OPEN:
+                    breaker.probing()
                 self._task = asyncio.get_running_loop().create_task(self._connect())
-        elif self.breaker.wants_probe(now):
-            self.breaker.probing()
-            self._link.ask(_PING, self._probed)
+        elif link.phase is not Phase.READY:
+            return
+        elif breaker.wants_probe(now):
+            breaker.probing()
+            link.ask(_PING, self._probed)
+        elif breaker.state is State.CLOSED and now >= self._ping_at:
+            self._ping_at = now + HEARTBEAT_S
+            link.ask(_PING, self._heard)
 
     def close(self) -> None:
         """Let go of it."""
@@ -99,7 +109,7 @@ class Node:
             self._link.close()
 
     async def _connect(self) -> None:
-        greeting = self._owner.greeting(is_replica=self.is_replica)
+        greeting = self._owner.greeting()
         loop = asyncio.get_running_loop()
         context = self._access.tls
         try:
@@ -111,7 +121,7 @@ class Node:
                     ssl=context,
                     server_hostname=self.address.host if context else None,
                 )
-        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+        except Exception as error:  # noqa: BLE001  not only OSErrors: what is no host name is a UnicodeError
             link, self._link = self._link, None
             if link is not None:
                 link.close()
@@ -125,11 +135,13 @@ class Node:
         return link
 
     def _ready(self, _link: Link) -> None:
-        was_open = self.breaker.state is not State.CLOSED
-        self.breaker.succeeded()
-        self.last_error = ""
-        if was_open:
+        self._is_back()
+
+    def _is_back(self) -> None:
+        if self.breaker.succeeded():
             _log.info("redis node is back", node=self.name)
+        self.last_error = ""
+        self._is_known_well = True
         self._owner.connected(self)
 
     def _lost(self, link: Link, error: RedisError) -> None:
@@ -139,11 +151,17 @@ class Node:
         if self._closed:
             return
         self._failed(str(error))
-        self._owner.disconnected(self)
+        self._is_gone()
+
+    def _is_gone(self) -> None:
+        if self._is_known_well:
+            self._is_known_well = False
+            self._owner.disconnected(self)
 
     def _timed_out(self) -> None:
         if self.breaker.failed(time.monotonic()):
             self._opened("it does not answer in time")
+            self._is_gone()
 
     def _failed(self, why: str) -> None:
         if self.breaker.trip(time.monotonic()):
@@ -153,15 +171,15 @@ class Node:
     def _opened(self, why: str) -> None:
         self.last_error = why
         _log.error("redis node is given a rest: nobody waits for it", node=self.name, error=why)
-        self._owner.disconnected(self)
+
+    def _heard(self, reply: Reply) -> None:
+        if not isinstance(reply, NoAnswerError):
+            self.answered()
 
     def _probed(self, reply: Reply) -> None:
-        if isinstance(reply, RedisError):
-            if self.breaker.state is State.HALF_OPEN:
-                self.breaker.failed(time.monotonic())
-            return
-        if self.breaker.state is not State.CLOSED:
-            self.breaker.succeeded()
-            self.last_error = ""
-            _log.info("redis node is back", node=self.name)
-            self._owner.connected(self)
+        if self.breaker.state is not State.HALF_OPEN:
+            return  # what else failed meanwhile has ended the probe
+        if isinstance(reply, NoAnswerError):
+            self.breaker.failed(time.monotonic())
+        else:  # an error is an answer
+            self._is_back()
