@@ -331,6 +331,8 @@ class RedisStore:
         while self._under_way:
             self._idle.clear()
             await self._idle.wait()
+        if self._trail is not None:
+            await self._trail.finish()
 
     def close(self) -> None:
         """Let go; what is under way is given up."""
