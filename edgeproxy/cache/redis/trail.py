@@ -6,7 +6,8 @@ TraceIdRatioBased: all operations of a trace are in, or none, on every node with
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import structlog
 
@@ -51,6 +52,7 @@ class Trail:
         self._sent = 0
         self._timer: asyncio.TimerHandle | None = None
         self._failing = False
+        self._idle = asyncio.Event()
 
     def has(self, trace_id: str) -> bool:
         """Whether a trace's operations are noted."""
@@ -82,9 +84,8 @@ class Trail:
         self._cluster.ask(self._name, Command("XADD", tuple(parts)), self._answered)
 
     def _add(self, noted: Noted) -> Command:
-        return command(
-            "XADD", self._name, "MAXLEN", "~", self._max_entries, "*", *fields_of(noted, self._edge)
-        )  # fmt: skip
+        fields = fields_of(noted, self._edge)
+        return command("XADD", self._name, "MAXLEN", "~", self._max_entries, "*", *fields)
 
     def _answered(self, reply: Reply, _node: Node | None) -> None:
         sent, self._sent = self._sent, 0
@@ -95,10 +96,18 @@ class Trail:
         elif self._failing:
             _log.info("redis: the trail is written again", dropped=self.dropped)
         self._failing = isinstance(reply, RedisError)
+        self._idle.set()
         if len(self._waiting) >= BATCH_OPERATIONS:
             self.send()
         elif self._waiting and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BATCH_S, self.send)
+
+    async def finish(self) -> None:
+        """Send what waits now, and wait until it is there or dropped."""
+        while self._sent or self._waiting:
+            self.send()
+            self._idle.clear()
+            await self._idle.wait()
 
     def close(self) -> None:
         """Note no more."""
@@ -131,32 +140,31 @@ def fields_of(noted: Noted, edge: bytes) -> list[bytes]:
     ]
 
 
-class Step:
+class Step(NamedTuple):
     """An operation as the trail tells of it."""
 
-    __slots__ = ("at_ns", "edge", "operation", "trace_id", "url")
-
-    def __init__(self, fields: Mapping[bytes, bytes]) -> None:
-        """Read an entry's fields. Raises DamagedError."""
-        try:
-            texts = {name.decode(): value.decode("utf-8", "backslashreplace") for name, value in fields.items()}
-            self.operation = Operation(
-                op=texts["op"],
-                span_id=texts["span_id"],
-                node=texts["node"],
-                slot=int(texts["slot"]),
-                us=int(texts["us"]),
-                outcome=texts["outcome"],  # type: ignore[arg-type]  # to be shown, whatever it is
-                error=texts["error"],
-            )
-            self.trace_id = texts["trace_id"]
-            self.url = fields[b"url"]
-            self.edge = texts["edge"]
-            self.at_ns = int(texts["at"])
-        except (KeyError, ValueError) as error:
-            raise DamagedError(f"an entry of the trail that can't be read: {error}") from error
+    operation: Operation
+    trace_id: str
+    url: bytes
+    """As keyed; what is cut off is not there (`cut`)."""
+    edge: str
+    """Name of the edge node."""
+    began_ns: int
 
 
-def is_among(step: Step, urls: Sequence[bytes]) -> bool:
-    """Whether an operation was for one of these URLs as keyed."""
-    return any(step.url == cut(url) for url in urls)
+def step_of(fields: Mapping[bytes, bytes]) -> Step:
+    """The operation of an entry in the stream. Raises DamagedError."""
+    try:
+        texts = {name: value.decode("utf-8", "backslashreplace") for name, value in fields.items()}
+        operation = Operation(
+            op=texts[b"op"],
+            span_id=texts[b"span_id"],
+            node=texts[b"node"],
+            slot=int(texts[b"slot"]),
+            us=int(texts[b"us"]),
+            outcome=texts[b"outcome"],  # type: ignore[arg-type]  # to be shown, whatever it is
+            error=texts[b"error"],
+        )
+        return Step(operation, texts[b"trace_id"], fields[b"url"], texts[b"edge"], int(texts[b"at"]))
+    except (KeyError, ValueError) as error:
+        raise DamagedError(f"an entry of the trail that can't be read: {error}") from error
