@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "Check a configuration and print what is effective.",
     "trace": "Switch tracing on or off in a running node, or show it.",
     "tail": "Follow the access log.",
+    "keytrace": "Show which Redis commands a trace ran, and which traces touched a URL's keys.",
     "status": "Show how a running node is.",
     "purge": "Purge what is cached: by URL, prefix or tag, or all of it.",
     "cache": "Show what a running node has cached.",
