@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -31,6 +31,25 @@ class StoreStats(msgspec.Struct, frozen=True, kw_only=True):
     evictions: int = 0
     failures: int = 0
     path: str = ""
+
+
+class StoreHealth(NamedTuple):
+    """How a store on other hosts is, as one worker has seen it."""
+
+    operations: int
+    failures: int
+    """Operations that came to nothing."""
+    dropped: int
+    """Responses that could not be written."""
+    damaged: int
+    """Values that were not as they should be."""
+    breaks: int
+    """How often a node was given a rest."""
+    nodes: int
+    nodes_well: int
+    """Those that answer."""
+    is_usable: bool
+    """Whether what is found may be used: the purge rules are known."""
 
 
 class Store(Protocol):
@@ -63,6 +82,9 @@ class Store(Protocol):
 
     async def status(self) -> StoreStats:
         """How it is."""
+
+    def health(self) -> StoreHealth | None:
+        """How its hosts are; None where it is on this one."""
 
     async def finish(self) -> None:
         """Wait until what is under way is done, as far as it will be."""

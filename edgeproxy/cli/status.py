@@ -37,6 +37,9 @@ def show(seen: Status, console: Console) -> None:
     _show_node(seen, console)
     console.print()
     console.print(_workers(seen.workers))
+    if any(worker.store for worker in seen.workers):
+        console.print()
+        console.print(_stores(seen.workers))
     if seen.requests:
         console.print()
         _show_requests(seen.requests, console)
@@ -84,6 +87,24 @@ def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
             str(one.requests),
             str(one.lines_lost),
             f"{one.ledger_share:.1%}",
+        )
+    return table
+
+
+def _stores(workers: tuple[WorkerStatus, ...]) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("worker", "redis nodes", "in use", "operations", "failed", "not stored", "damaged", "rests"):
+        table.add_column(column, no_wrap=True)
+    for one in workers:
+        if one.store is None:
+            continue
+        store = one.store
+        colour = "green" if store.nodes_well == store.nodes else "red"
+        table.add_row(
+            str(one.index),
+            f"[{colour}]{store.nodes_well} of {store.nodes} answer[/]",
+            "yes" if store.usable else "[red]no: purge rules unknown[/]",
+            *map(str, (store.operations, store.failures, store.dropped, store.damaged, store.breaks)),
         )
     return table
 

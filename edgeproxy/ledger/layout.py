@@ -121,6 +121,22 @@ class Counter(IntEnum):
     """Client connections turned away because there were too many (limits.connections)."""
     CACHE_REFRESHES = 33
     """Stale responses validated in the background; no requests of clients'."""
+    STORE_OPERATIONS = 34
+    """Operations of a store on other hosts (Redis), those that failed included."""
+    STORE_FAILURES = 35
+    """Those that came to nothing: no answer in time, or an error."""
+    STORE_DROPPED = 36
+    """Responses that could not be stored there."""
+    STORE_DAMAGED = 37
+    """Values found there that were not as they should be."""
+    STORE_BREAKS = 38
+    """How often one of its nodes was given a rest."""
+    STORE_NODES = 39
+    """Its nodes (a gauge)."""
+    STORE_NODES_WELL = 40
+    """Those of them that answer (a gauge)."""
+    STORE_USABLE = 41
+    """1 where what is found there may be used, the purge rules being known (a gauge)."""
 
 
 class SlotState(IntEnum):

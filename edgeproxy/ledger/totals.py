@@ -14,7 +14,16 @@ from pathlib import Path
 from edgeproxy.ledger.layout import Counter
 
 TOTALS_FILE = "totals.json"
-GAUGES = frozenset({Counter.CONNECTIONS_OPEN, Counter.CACHE_BYTES, Counter.CACHE_ENTRIES})
+GAUGES = frozenset(
+    {
+        Counter.CONNECTIONS_OPEN,
+        Counter.CACHE_BYTES,
+        Counter.CACHE_ENTRIES,
+        Counter.STORE_NODES,
+        Counter.STORE_NODES_WELL,
+        Counter.STORE_USABLE,
+    }
+)
 """Counters that say how it is now: a dead worker's are worth nothing."""
 
 

@@ -60,6 +60,19 @@ COUNTERS = (
         {Counter.CACHE_REFRESHES: ""},
     ),
     Family("cache_evictions", "Entries evicted from hot memory.", {Counter.CACHE_EVICTIONS: ""}),
+    Family(
+        "store_operations",
+        "Operations of a store on other hosts (Redis), with those that failed.",
+        {Counter.STORE_OPERATIONS: ""},
+    ),
+    Family(
+        "store_failures",
+        "Those of them that came to nothing: no answer in time, or an error.",
+        {Counter.STORE_FAILURES: ""},
+    ),
+    Family("store_dropped", "Responses that could not be stored there.", {Counter.STORE_DROPPED: ""}),
+    Family("store_damaged", "Values found there that were not as they should be.", {Counter.STORE_DAMAGED: ""}),
+    Family("store_breaks", "How often one of its nodes was given a rest.", {Counter.STORE_BREAKS: ""}),
     Family("ledger_full", "Lines a worker wrote to the log itself, its ledger being full.", {Counter.RING_FULL: ""}),
     Family("log_lines_lost", "Lines that neither ledger nor log took.", {Counter.LINES_LOST: ""}),
 )
@@ -69,6 +82,11 @@ GAUGES = (
     Family("connections_open", "Client connections open now.", {Counter.CONNECTIONS_OPEN: ""}),
     Family("cache_bytes", "Bytes held by hot memory.", {Counter.CACHE_BYTES: ""}),
     Family("cache_entries", "Entries held by hot memory.", {Counter.CACHE_ENTRIES: ""}),
+    Family("store_nodes", "Nodes of a store on other hosts (Redis).", {Counter.STORE_NODES: ""}),
+    Family("store_nodes_well", "Those of them that answer.", {Counter.STORE_NODES_WELL: ""}),
+    Family(
+        "store_usable", "1 where what is found there may be used: purge rules are known.", {Counter.STORE_USABLE: ""}
+    ),
 )
 """What the living workers say of now, by worker; `edgeproxy_<name>`."""
 

@@ -6,6 +6,7 @@ shown is the command's and the admin API's business.
 
 import contextlib
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +30,25 @@ class TracingStatus(msgspec.Struct, frozen=True, kw_only=True):
     sampler: str
     ratio: float
     epoch: int
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A store on other hosts (Redis), as a worker sees it."""
+
+    nodes: int
+    nodes_well: int
+    """Those that answer."""
+    usable: bool
+    """Whether what is found may be used: the purge rules are known."""
+    operations: int
+    failures: int
+    """Operations that came to nothing: no answer in time, or an error."""
+    dropped: int
+    """Responses that could not be stored."""
+    damaged: int
+    """Values found there that were not as they should be."""
+    breaks: int
+    """How often a node was given a rest."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +81,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Records that went past the full ring straight to the log."""
     lines_lost: int
     """Records that neither ring nor log took."""
+    store: StoreStatus | None
+    """None where responses are kept on this host, or no node of the store is known yet."""
 
 
 class RequestStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +231,22 @@ def _worker(ledger: LedgerReader, control: Control) -> WorkerStatus:
         ledger_share=round(ledger.fill_share, 6),
         ring_full=counters[Counter.RING_FULL],
         lines_lost=counters[Counter.LINES_LOST],
+        store=_store(counters),
+    )
+
+
+def _store(counters: Sequence[int]) -> StoreStatus | None:
+    if not counters[Counter.STORE_NODES]:
+        return None
+    return StoreStatus(
+        nodes=counters[Counter.STORE_NODES],
+        nodes_well=counters[Counter.STORE_NODES_WELL],
+        usable=bool(counters[Counter.STORE_USABLE]),
+        operations=counters[Counter.STORE_OPERATIONS],
+        failures=counters[Counter.STORE_FAILURES],
+        dropped=counters[Counter.STORE_DROPPED],
+        damaged=counters[Counter.STORE_DAMAGED],
+        breaks=counters[Counter.STORE_BREAKS],
     )
 
 

@@ -67,6 +67,19 @@ _OTHERS = _SELECTIVE - {b"if-none-match", b"if-modified-since"}
 """Those that leave a question where If-None-Match names the entry; If-Modified-Since does not count then."""
 
 
+_STORE_COUNTERS = (
+    Counter.STORE_OPERATIONS,
+    Counter.STORE_FAILURES,
+    Counter.STORE_DROPPED,
+    Counter.STORE_DAMAGED,
+    Counter.STORE_BREAKS,
+    Counter.STORE_NODES,
+    Counter.STORE_NODES_WELL,
+    Counter.STORE_USABLE,
+)
+"""In the order of `StoreHealth`."""
+
+
 class Pipeline:
     """One worker's request path, with all that the requests share."""
 
@@ -405,6 +418,10 @@ class Pipeline:
         self.counters[Counter.CACHE_BYTES] = self._memory.size_bytes
         self.counters[Counter.CACHE_ENTRIES] = len(self._memory)
         self.counters[Counter.CACHE_EVICTIONS] = self._memory.evictions
+        health = None if self.cache.store is None else self.cache.store.health()
+        if health is not None:
+            for counter, value in zip(_STORE_COUNTERS, health, strict=True):
+                self.counters[counter] = int(value)
 
     def drain(self) -> None:
         """Take no new request on any connection; those under way end in their own time."""

@@ -180,6 +180,9 @@ class EmbeddedStore:
         """As `stats`, for whoever asks any store."""
         return self.stats()
 
+    def health(self) -> None:
+        """It is on this host."""
+
     async def finish(self) -> None:
         """`close` waits for it."""
 
