@@ -112,8 +112,12 @@ class Names:
         """The primary key that a name is for; None when it is for none."""
         if not name.startswith(self._urls):
             return None
-        url, _, rest = name[len(self._urls) :].rpartition(b"}")
-        return url + _BEHIND_KEY.sub(b"", rest)
+        rest = name[len(self._urls) :]
+        url, more, parts = rest.partition(b"}\x00")  # no URL holds a zero byte; what follows one may hold braces
+        if more:
+            return url + b"\x00" + _BEHIND_KEY.sub(b"", parts)
+        url, brace, behind = rest.rpartition(b"}")
+        return url if brace and not _BEHIND_KEY.sub(b"", behind) else None
 
 
 def body_name(head: bytes) -> bytes:
