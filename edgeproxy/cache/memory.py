@@ -119,10 +119,10 @@ class HotMemory:
     def suspect(self) -> None:
         """Doubt all that is stored: it may have been replaced or purged elsewhere unnoticed."""
         for queue in (self._small, self._large):
-            entry = queue.oldest
-            while entry is not None:
+            entry = queue.newest
+            while entry is not None and entry.purge_seq != SUSPECT:  # what is older than that was doubted with it
                 entry.purge_seq = SUSPECT
-                entry = entry.newer
+                entry = entry.older
 
     def entries_of(self, url: bytes) -> list[Entry]:
         """What is stored for a URL as keyed, not marked as asked for.

@@ -1,7 +1,7 @@
 """`edgeproxy purge`: what is cached for URLs, prefixes or tags, or all of it, is used no more.
 
-Puts rules into the node's purge log and returns once every worker has confirmed. Where no node runs, the rules hold for
-what the store has kept, from the next start on.
+Gives rules to the node, with a store in Redis to all nodes that share it, and returns once every worker of this one
+has confirmed. Where no node runs, the rules hold for what the store has kept, from the next start on.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import click
 
 from edgeproxy.cli.common import MISCONFIGURED, config_option, fail, find_node, plain_errors, runtime_dir_option
 from edgeproxy.node import NotRunningError, RuntimeDir
-from edgeproxy.node.purging import TIMEOUT_S, Outcome, PurgeError, Wanted, append, running, understood
+from edgeproxy.node.purging import TIMEOUT_S, Outcome, PurgeError, Wanted, append, running, share, understood
 from edgeproxy.node.purging import purge as purge_node
 from edgeproxy.node.source import Source
 from edgeproxy.node.storage import storage_paths
@@ -70,6 +70,11 @@ def plain_purge_errors() -> Iterator[None]:
 def _purge_stopped(config_path: Path | None, runtime: RuntimeDir, wanted: Wanted, error: NotRunningError) -> None:
     """Purge what the store of a node has that does not run."""
     config = Source(config_path).read().config
+    if config.cache.store == "redis":
+        noted = share(config, understood(config, wanted))
+        click.echo(f"{error}; {_words(wanted)} for all nodes that share its Redis Cluster", err=True)
+        _warn(noted.warning)
+        return
     log = storage_paths(config, runtime.path).purge_log
     if config.cache.store == "memory" or not log.exists():
         fail(f"{error}, and nothing is stored")
@@ -77,7 +82,13 @@ def _purge_stopped(config_path: Path | None, runtime: RuntimeDir, wanted: Wanted
     click.echo(f"{error}; {_words(wanted)} in {log.parent}, from the next start on", err=True)
 
 
+def _warn(warning: str) -> None:
+    if warning:
+        click.echo(f"edgeproxy: {warning}", err=True)
+
+
 def _report(outcome: Outcome, wanted: Wanted, timeout_s: float) -> None:
+    _warn(outcome.warning)
     if outcome.late:
         names = ", ".join(f"{late.worker} (pid {late.pid})" for late in outcome.late)
         fail(f"not confirmed in {timeout_s:g} s by worker {names}")

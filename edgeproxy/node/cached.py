@@ -82,9 +82,12 @@ def stats(place: Place) -> CacheStats:
     asked = workers if place.config.cache.store != "memory" else []
     answers = (ask(runtime_dir, worker.index, Question(store=True)) for worker in asked)
     store = next((one.stats for one in answers if one is not None and one.stats is not None), None)
-    with contextlib.closing(open_log(place.log)) as log:
-        seq = log.seq
     cache = place.config.cache
+    if cache.store == "redis":
+        seq = max((worker.purge_seq for worker in workers), default=0)
+    else:
+        with contextlib.closing(open_log(place.log)) as log:
+            seq = log.seq
     return CacheStats(
         kind=cache.store,
         memory_capacity_bytes=cache.memory_bytes,

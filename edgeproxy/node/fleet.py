@@ -215,7 +215,7 @@ class Fleet:
 
         Where the cache lies is written out: a command that is run in another user's environment finds it, too.
         """
-        if config.cache.store != "memory":
+        if config.cache.store == "embedded":
             directory = str(storage_paths(config, self._runtime.path).directory)
             config = msgspec.structs.replace(config, cache=msgspec.structs.replace(config.cache, path=directory))
         path = self._runtime.config(generation)

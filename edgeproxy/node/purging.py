@@ -1,7 +1,8 @@
 """Purging a running node: from what somebody asks for to the word of every worker that it is done.
 
 The command line and the admin API come here. URLs are brought into the form that the routes key them by; the rules go
-into the purge log, which every worker compares with each request; that a worker acts on them shows in its ledger.
+into the purge log, which every worker compares with each request, or to the Redis Cluster that holds what the node has
+stored, from where the workers of all nodes get them; that a worker acts on them shows in its ledger.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from edgeproxy.proxy.routing import Routes
 
 TIMEOUT_S = 5.0
 POLL_S = 0.01
+NOT_REPLICATED = "no replica of the Redis node has confirmed the purge: a failover right now could undo it"
 SCHEME = b"http"
 """The scheme that responses are keyed by: the one in which requests arrive. To a purge, https is the same."""
 _URL = re.compile(
@@ -48,6 +50,12 @@ class PurgeFailedError(NodeError):
     code = "purge_log"
 
 
+class SharedPurgeError(NodeError):
+    """The Redis Cluster that the node's store is in has not taken all that was to be purged."""
+
+    code = "redis"
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What somebody asks for, in their words; the admin API's JSON."""
 
@@ -66,17 +74,30 @@ class Member(msgspec.Struct, frozen=True):
     pid: int
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Noted(NamedTuple):
+    """Rules that hold from now on."""
+
+    seq: int
+    """The last one's number."""
+    warning: str = ""
+    """What could still undo it."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What came of it."""
 
     seq: int
-    """Number of the last rule in the purge log."""
+    """Number of the last rule."""
     rules: int
     """How many rules it took."""
     confirmed: tuple[Member, ...]
     """The workers that act on it."""
     late: tuple[Member, ...]
-    """Those that had not said so in time; they act on it before they serve anything."""
+    """Those that had not said so in time; they act on it before they serve anything. With a store in Redis, they act on
+    it as soon as they reach Redis, and trust nothing that is stored until then.
+    """
+    warning: str = ""
+    """What could still undo it."""
 
 
 class Place(NamedTuple):
@@ -85,7 +106,7 @@ class Place(NamedTuple):
     runtime: RuntimeDir
     config: Config
     log: Path
-    """Its purge log."""
+    """Its purge log; not used with a store in Redis."""
 
 
 def running(runtime_dir: Path) -> Place:
@@ -112,9 +133,37 @@ def purge(place: Place, wanted: Wanted, *, timeout_s: float = TIMEOUT_S) -> Outc
     Raises PurgeError, another NodeError or OSError; only when nothing was purged.
     """
     purges = understood(place.config, wanted)
-    seq = append(place.log, purges)
+    seq, warning = note(place.config, place.log, purges)
     confirmed, late = confirmations(place.runtime.path, seq, timeout_s)
-    return Outcome(seq=seq, rules=len(purges), confirmed=confirmed, late=late)
+    return Outcome(seq=seq, rules=len(purges), confirmed=confirmed, late=late, warning=warning)
+
+
+def note(config: Config, log: Path, purges: Sequence[Purge]) -> Noted:
+    """Have rules hold, wherever the rules for the node's store are kept. Raises as `append` and `share` do."""
+    return share(config, purges) if config.cache.store == "redis" else Noted(append(log, purges))
+
+
+def share(config: Config, purges: Sequence[Purge]) -> Noted:
+    """Give rules to the Redis Cluster, for all nodes that share it.
+
+    Raises PurgeError for what can be no rule, SharedPurgeError when Redis has not taken all of them.
+    """
+    # No other node is to pay for redis-py.
+    from edgeproxy.cache.redis.access import Access  # noqa: PLC0415
+    from edgeproxy.cache.redis.giver import NotGivenError, give  # noqa: PLC0415
+    from edgeproxy.cache.redis.layout import Names  # noqa: PLC0415
+
+    try:
+        access = Access(config.cache.redis)
+    except (OSError, ValueError) as error:
+        raise SharedPurgeError(f"nothing is purged: Redis can't be asked: {error}") from error
+    try:
+        given = give(access, Names(config.cache.redis.prefix), purges)
+    except ValueError as error:
+        raise PurgeError(str(error)) from error
+    except NotGivenError as error:
+        raise SharedPurgeError(str(error)) from error
+    return Noted(given.seq, "" if given.replicated else NOT_REPLICATED)
 
 
 def append(path: Path, purges: Sequence[Purge]) -> int:

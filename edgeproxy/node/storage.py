@@ -35,7 +35,7 @@ class StoragePaths(NamedTuple):
     directory: Path
     """What the node's supervisor holds: the store's and the purge log's place."""
     folder: Path
-    """The embedded store's own; not there with a store in memory."""
+    """The embedded store's own; not there with another store."""
     purge_log: Path
     claims: Path
     """Which worker fetches what."""
@@ -43,7 +43,8 @@ class StoragePaths(NamedTuple):
 
 def storage_paths(config: Config, runtime_dir: Path, environ: Mapping[str, str] = os.environ) -> StoragePaths:
     """Find them by the configuration and the runtime directory; nothing is made or checked."""
-    directory = runtime_dir if config.cache.store == "memory" else _directory(config.cache.path, runtime_dir, environ)
+    is_embedded = config.cache.store == "embedded"
+    directory = _directory(config.cache.path, runtime_dir, environ) if is_embedded else runtime_dir
     return StoragePaths(directory, directory / "store", directory / "purge.log", runtime_dir / "claims")
 
 
@@ -75,7 +76,8 @@ class Storage:
         The runtime directory must be held. Raises CacheDirError when it can't be had, or another node has it.
         """
         paths = storage_paths(config, runtime_dir)
-        if config.cache.store == "memory":
+        if config.cache.store != "embedded":
+            # A worker that can't use the store it is to use goes by this log, too.
             _ensure_log(paths.purge_log).close()
             return cls(paths, None)
         _make(paths.directory)

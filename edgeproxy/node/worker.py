@@ -136,7 +136,8 @@ class Worker:
 
 
 def open_cache(config: Config, runtime_dir: Path) -> Tiers:
-    """The worker's hot memory over what the node keeps. A store that can't be opened is done without, and said.
+    """The worker's hot memory over what the node keeps. A store that can't be opened is done without, and said; where
+    it has the rules that other nodes purge by, so is the memory.
 
     Raises PurgeLogError when there is no purge log to go by: nothing may be cached that can't be purged.
     """
@@ -156,7 +157,9 @@ def open_cache(config: Config, runtime_dir: Path) -> Tiers:
             name = config.node.name or os.uname().nodename
             shared = open_store(config.cache.redis, memory, IdSource().span_id, os.environ, name)
         except (OSError, ValueError) as error:
-            structlog.get_logger().error("store_failed", store="redis", error=str(error), action="memory only")
+            # Purges would not be heard of: nothing is cached.
+            structlog.get_logger().error("store_failed", store="redis", error=str(error), action="no cache")
+            memory = HotMemory(0)
         else:
             return Tiers(memory, shared, shared.rules, claims)
     return Tiers(memory, store, PurgeLog.open(paths.purge_log), claims)
