@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgeproxy.cache.purge import Kind, Purge
 from edgeproxy.cache.purge_log import PurgeLog
-from edgeproxy.config import Config, load
+from edgeproxy.config import Config, RedisCache, load
+from edgeproxy.config.model import Cache
 from edgeproxy.ledger import LedgerWriter
 from edgeproxy.node import Control, ControlWord, NotRunningError, RuntimeDir
 from edgeproxy.node.purging import (
@@ -19,9 +21,11 @@ from edgeproxy.node.purging import (
     Place,
     PurgeError,
     PurgeFailedError,
+    SharedPurgeError,
     Wanted,
     keyed_prefixes,
     keyed_urls,
+    note,
     purge,
     running,
     understood,
@@ -219,6 +223,24 @@ def test_a_log_that_is_not_there_or_is_none_is_said(place: Place) -> None:
     place.log.write_bytes(b"x" * 5000)
     with pytest.raises(PurgeFailedError, match="is not a purge log"):
         purge(place, Wanted(all=True))
+
+
+def test_with_redis_a_purge_that_it_does_not_get_is_none(place: Place) -> None:
+    cache = Cache(store="redis", redis=RedisCache(nodes=["127.0.0.1:1"]))
+    config = msgspec.structs.replace(place.config, cache=cache)
+    with pytest.raises(SharedPurgeError, match="can't be given to Redis; nothing counts as purged"):
+        purge(place._replace(config=config), Wanted(all=True))
+    with pytest.raises(PurgeError, match="a tag to purge can't be empty"):
+        note(config, place.log, [Purge(Kind.TAG, b"")])
+    with closing(PurgeLog.open(place.log)) as log:
+        assert log.seq == 0
+
+
+def test_with_redis_a_password_that_can_not_be_read_is_said(place: Place, tmp_path: Path) -> None:
+    redis = RedisCache(nodes=["127.0.0.1:1"], password_file=str(tmp_path / "none"))
+    config = msgspec.structs.replace(place.config, cache=Cache(store="redis", redis=redis))
+    with pytest.raises(SharedPurgeError, match=r"nothing is purged: Redis can't be asked: .*none"):
+        note(config, place.log, [Purge(Kind.ALL, b"")])
 
 
 def test_nothing_is_purged_where_one_thing_can_not_be(place: Place) -> None:

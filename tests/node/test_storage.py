@@ -56,10 +56,11 @@ def test_the_embedded_store_lies_where_what_is_kept_lies(
     assert paths.claims == Path(runtime_dir) / "claims"
 
 
-def test_a_store_in_memory_needs_the_runtime_directory_alone(tmp_path: Path) -> None:
-    paths = storage_paths(config("/srv/cache", "memory"), tmp_path)
+@pytest.mark.parametrize("store", ["memory", "redis"])
+def test_a_store_elsewhere_needs_the_runtime_directory_alone(tmp_path: Path, store: str) -> None:
+    paths = storage_paths(config("/srv/cache", store), tmp_path)
     assert {paths.purge_log.parent, paths.claims.parent} == {tmp_path}
-    storage = Storage.take(config("/srv/cache", "memory"), tmp_path)
+    storage = Storage.take(config("/srv/cache", store), tmp_path)
     PurgeLog.open(paths.purge_log).close()
     storage.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["purge.log"]
@@ -251,6 +252,19 @@ def test_a_second_node_on_the_same_directory_does_not_start(tmp_path: Path, star
     start_node(cache={"path": str(tmp_path)})
     with pytest.raises(AssertionError, match="another node uses the cache directory"):
         start_node(cache={"path": str(tmp_path)})
+
+
+def test_with_redis_nothing_of_the_embedded_store_is_made_or_held(
+    tmp_path: Path, start_node: Callable[..., Node]
+) -> None:
+    for _ in range(2):  # the second one would find the directory taken
+        node = start_node(
+            cache={"store": "redis", "path": str(tmp_path / "cache"), "redis": {"nodes": ["127.0.0.1:1"]}}
+        )
+        assert fetch(node)
+        assert not (tmp_path / "cache").exists()
+        assert not list(node.runtime_dir.rglob("*store*"))
+        assert "is not swept" not in node.stderr
 
 
 @pytest.mark.parametrize("change", [{"path": "/tmp/elsewhere"}, {"store": "memory"}], ids=["path", "store"])
