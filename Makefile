@@ -21,7 +21,8 @@ PYTHON ?=
 # What each of them brings along through apt where it may: a command or a file, and the package that has it.
 NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so:libnginx-mod-http-lua
 TEST_TOOLS := redis-server:redis-server nginx:nginx $(NGINX_LUA) wrk:wrk logrotate:logrotate
-BENCH_TOOLS := nginx:nginx $(NGINX_LUA) varnishd:varnish wrk:wrk
+LUA_REDIS := /usr/share/lua/5.1/nginx/redis.lua:lua-nginx-redis
+BENCH_TOOLS := redis-server:redis-server nginx:nginx $(NGINX_LUA) $(LUA_REDIS) varnishd:varnish wrk:wrk
 
 # Debian keeps nginx, redis-server and varnishd where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin

@@ -40,7 +40,7 @@ def _ratio(found: Summaries, summary: Summary, peer: str) -> str:
 
 def _common(found: Summaries, summary: Summary) -> list[str]:
     return [
-        _ratio(found, summary, "nginx"),
+        _ratio(found, summary, "nginx-redis" if SERVERS[summary.server].group == "redis" else "nginx"),
         _ratio(found, summary, "mitmproxy"),
         f"{summary.server_busy:.0%}",
         f"{summary.load_busy:.0%}",

@@ -15,9 +15,9 @@ from bench.accesslog import AccessLog
 from bench.errors import BenchError, MissingToolError
 from bench.measure import Round, Watch
 from bench.million import Lookups
-from bench.process import find_tool
+from bench.process import find_tool, free_port
 from bench.scenarios import Scenario
-from bench.servers import SERVERS, Origin, Server, Site
+from bench.servers import SERVERS, Origin, RedisServer, Server, Site
 
 
 @dataclass(slots=True)
@@ -129,7 +129,11 @@ def run(names: list[str], chosen: list[Scenario], rounds: int, server_core: int,
     with working_folders() as (work, shared_memory), contextlib.ExitStack() as stack:
         origin = stack.enter_context(Origin(work, load_core))
         outcome.versions["origin"] = origin.version()
-        site = Site(work, shared_memory, server_core, origin.port)
+        site = Site(work, shared_memory, server_core, origin.port, free_port())
+        groups = {scenario.group for scenario in chosen}
+        names = [name for name in names if SERVERS[name].group in groups]
+        if any(SERVERS[name].group == "redis" for name in names):
+            stack.enter_context(RedisServer(site, load_core))
         servers = start(names, site, stack, outcome)
         if not servers:
             raise BenchError("none of the servers asked for is installed")
@@ -138,7 +142,7 @@ def run(names: list[str], chosen: list[Scenario], rounds: int, server_core: int,
             watches = [
                 Watch(server, origin, load_core, AccessLog(server.access_log))
                 for server in servers
-                if server.name not in scenario.without and not server.ended()
+                if server.group == scenario.group and server.name not in scenario.without and not server.ended()
             ]
             alternate(scenario, rounds, watches, outcome)
     return outcome

@@ -51,6 +51,7 @@ class Scenario(ABC):
     path: str
     settings: Settings
     without: tuple[str, ...] = ()  # servers that can't take part
+    group: str = "own"  # of the servers that take part
 
     @abstractmethod
     def round(self, watch: Watch) -> Round:
@@ -220,6 +221,7 @@ def scenarios(settings: Settings) -> dict[str, Scenario]:
     unable = ("mitmproxy",)  # it neither validates nor collapses, and answers a fraction of the rates
     found: list[Scenario] = [
         Throughput("hit", "785-byte cache hit", "/hit/785", settings),
+        Throughput("hit-redis", "785-byte cache hit from Redis", "/hit/785", settings, group="redis"),
         Throughput("hit100k", "100 KiB cache hit", "/hit/100k", settings),
         Large("hit1m", "1 MiB cache hit", "/hit/1m", settings),
         NotModified("not-modified", "304 to If-None-Match, 785 bytes cached", "/hit/785", settings, unable),

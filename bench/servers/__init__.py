@@ -5,8 +5,22 @@ from bench.servers.edgeproxy import Compiled, Edgeproxy
 from bench.servers.mitmproxy import Mitmproxy
 from bench.servers.nginx_lua import NginxLua
 from bench.servers.origin import Origin
+from bench.servers.redis import EdgeproxyRedis, EdgeproxyRedisFunction, EdgeproxyRedisUntagged, NginxRedis, RedisServer
 from bench.servers.varnish import Varnish
 
-SERVERS: dict[str, type[Server]] = {kind.name: kind for kind in (Edgeproxy, Compiled, NginxLua, Varnish, Mitmproxy)}
+SERVERS: dict[str, type[Server]] = {
+    kind.name: kind
+    for kind in (
+        Edgeproxy,
+        Compiled,
+        NginxLua,
+        Varnish,
+        Mitmproxy,
+        EdgeproxyRedis,
+        EdgeproxyRedisUntagged,
+        EdgeproxyRedisFunction,
+        NginxRedis,
+    )
+}
 
-__all__ = ["SERVERS", "Origin", "Server", "Site"]
+__all__ = ["SERVERS", "Origin", "RedisServer", "Server", "Site"]

@@ -29,6 +29,7 @@ class Site:
     shared_memory: Path  # on tmpfs: what a server keeps in shared memory by design (Varnish's log, edgeproxy's ledger)
     core: int
     origin_port: int
+    redis_port: int = 0
 
 
 class Server(ABC):
@@ -36,6 +37,7 @@ class Server(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    group: ClassVar[str] = "own"  # where it keeps what it caches; it takes part in the scenarios of that group
     cache_header: ClassVar[str]  # the response header in which it says whether it was a hit
 
     def __init__(self, site: Site) -> None:
@@ -72,6 +74,7 @@ class Server(ABC):
             "folder": self.folder,
             "origin_port": self.site.origin_port,
             "port": self.port,
+            "redis_port": self.site.redis_port,
             "user": "user root;" if os.geteuid() == 0 else "",
         }
         text = (CONF / template).read_text()

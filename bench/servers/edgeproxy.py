@@ -16,6 +16,8 @@ class Edgeproxy(Server):
     name = "edgeproxy"
     title = "edgeproxy"
     cache_header = "Cache-Status"
+    template: ClassVar[str] = "edgeproxy.toml"
+    tag: ClassVar[str] = ""
     environ: ClassVar[dict[str, str]] = {}
 
     def __init__(self, site: Site) -> None:
@@ -26,7 +28,7 @@ class Edgeproxy(Server):
         runtime = self.site.shared_memory / self.name
         toggle = self.folder / "edgeproxy.env"
         toggle.write_text("EDGEPROXY_TRACING=on\n")
-        config = self.configure("edgeproxy.toml", runtime=runtime)
+        config = self.configure(self.template, runtime=runtime, tag=self.tag)
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("EDGEPROXY_", "OTEL_"))}
         self.start(
             self._edgeproxy,

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import ClassVar
 
 from bench import machine
 from bench.errors import MissingToolError
@@ -18,6 +19,7 @@ class NginxLua(Server):
     name = "nginx"
     title = "nginx + Lua"
     cache_header = "X-Cache"
+    template: ClassVar[str] = "nginx.conf"
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
@@ -30,7 +32,7 @@ class NginxLua(Server):
 
     def launch(self) -> None:
         self.configure("edge.conf")
-        config = self.configure("nginx.conf", modules=self._modules)
+        config = self.configure(self.template, modules=self._modules)
         self.start(self._nginx, "-c", str(config), "-p", str(self.folder))
 
     def worker_pid(self) -> int:

@@ -27,6 +27,8 @@ def full_outcome() -> Outcome:
             rounds += [
                 a_round(server=server, scenario=f"latency-{kind}", latency_ms=LATENCY) for kind in ("hit", "miss")
             ]
+    for server, rate in (("edgeproxy-redis", 30_000.0), ("nginx-redis", 40_000.0)):
+        rounds.append(a_round(server=server, scenario="hit-redis", rate=rate))
     return Outcome(rounds=rounds, versions={"nginx": "nginx/1.22.1"}, lookups=flat_lookups())
 
 
@@ -46,6 +48,7 @@ def test_a_full_run_shows_every_scenario_ratios_and_verdicts() -> None:
         assert f"### {scenario.title}" in text
     assert "| edgeproxy           |     60,000 |" in text
     assert "1.50 x, by requests/s" in text
+    assert "0.75 x, by requests/s" in text
     assert "1 to 1 a round; 1,000 of 1,000 answered" in text
     assert "FAIL" not in text
     assert "### Notes" not in text
