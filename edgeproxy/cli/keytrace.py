@@ -3,6 +3,7 @@
 What it prints comes from clients and other nodes: nothing of it reaches the terminal but what can be printed.
 """
 
+import json
 import re
 import time
 from collections import OrderedDict
@@ -194,7 +195,7 @@ class _Printer:
             if len(self._shown) > REMEMBERED:
                 self._shown.popitem(last=False)
             if self._as_json:
-                click.echo(msgspec.json.encode({"type": "operation", **msgspec.structs.asdict(touch)}))
+                click.echo(_json("operation", touch))
             else:
                 if not self._is_begun:
                     self._is_begun = True
@@ -206,7 +207,7 @@ class _Printer:
         """Print what is stored now; whether there is anything."""
         for fill in fills:
             if self._as_json:
-                click.echo(msgspec.json.encode({"type": "stored", **msgspec.structs.asdict(fill)}))
+                click.echo(_json("stored", fill))
                 continue
             what = f"no response, because of {fill.why}" if fill.why else f"{fill.status}, {fill.size_bytes} bytes"
             vary = "".join(f"; {name}: {'(none)' if one is None else one}" for name, one in fill.vary.items())
@@ -229,6 +230,11 @@ class _Printer:
             *([error] if error else []),
         ]
         return "  ".join(fields).rstrip()
+
+
+def _json(kind: str, value: msgspec.Struct) -> str:
+    """One line, of ASCII that can be printed: it may go to a terminal."""
+    return json.dumps({"type": kind, **msgspec.structs.asdict(value)}).replace("\x7f", "\\u007f")
 
 
 _Cells = tuple[str, str, str, str, str, str, str, str, str, str]

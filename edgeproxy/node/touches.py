@@ -9,7 +9,7 @@ import stat
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -289,8 +289,7 @@ class SharedTrail:
 
     def _fills(self, url: bytes) -> Iterator[Fill]:
         beginning = self._names.url(url)
-        slot = key_slot(beginning)
-        names = self._ask("cluster_get_keys_in_slot", slot, _SLOT_KEYS)
+        names = self._asked(lambda client: _names_in_slot(client, beginning))
         marks: dict[bytes, VaryMark] = {}
         found: list[tuple[bytes, Head, str]] = []
         for name in names:
@@ -310,10 +309,13 @@ class SharedTrail:
                 yield _fill(head, traceparent)
 
     def _ask(self, method: str, *arguments: Any) -> Any:  # noqa: ANN401  as redis-py has it
+        return self._asked(lambda client: getattr(client, method)(*arguments))
+
+    def _asked(self, ask: Callable[[RedisCluster], Any]) -> Any:  # noqa: ANN401
         try:
             if self._client is None:
                 self._client = _connected(self._config)
-            return getattr(self._client, method)(*arguments)
+            return ask(self._client)
         except _CANT_READ as error:
             self.close()
             raise SourceError(f"Redis: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
@@ -333,6 +335,13 @@ def _connected(config: RedisCache) -> RedisCluster:
         protocol=2,
         **access.client_arguments(),
     )
+
+
+def _names_in_slot(client: RedisCluster, name: bytes) -> list[bytes]:
+    """The keys beside one, as bytes: redis-py's own method makes text of them, and loses what is no UTF-8."""
+    node = client.get_redis_connection(client.get_node_from_key(name))  # type: ignore[no-untyped-call]
+    found: list[bytes] = node.execute_command("CLUSTER", "GETKEYSINSLOT", key_slot(name), _SLOT_KEYS)  # type: ignore[no-untyped-call]
+    return found
 
 
 # --- what both have in common
