@@ -263,7 +263,7 @@ def ranges_of(reply: Reply, asked: Address) -> list[Range]:
     RedisError when that is not what a cluster says that serves anything.
     """
     try:
-        found = [
+        found: list[Range] = [
             (int(first), int(last), [Address(_host(one[0]) or asked.host, int(one[1])) for one in nodes])
             for first, last, *nodes in reply
         ]

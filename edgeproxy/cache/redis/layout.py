@@ -37,6 +37,8 @@ _MARK = struct.Struct(f">cc{TRACEPARENT_BYTES}s8s")
 _HEAD = struct.Struct(f">cc{TRACEPARENT_BYTES}sBIII")
 """Version, kind, traceparent; encoding of the body, length of the body as it is sent to clients, length and checksum of
 it as it is stored."""
+_CHECKSUM = struct.Struct(">I")
+"""Behind that: of all else in the head."""
 _VERSION = b"%d" % VERSION
 _decode = msgspec.msgpack.Decoder(Stored).decode
 _decode_vary = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
@@ -132,7 +134,9 @@ def vary_mark(mark: VaryMark, traceparent: bytes) -> bytes:
 
 def head(stored: Stored, body: bytes, kept: bytes, encoding: int, traceparent: bytes) -> bytes:
     """A head's value; `kept` is the body as it is kept."""
-    return _HEAD.pack(_VERSION, _ENTRY, traceparent, encoding, len(body), len(kept), zlib.crc32(kept)) + _encode(stored)
+    fixed = _HEAD.pack(_VERSION, _ENTRY, traceparent, encoding, len(body), len(kept), zlib.crc32(kept))
+    encoded = _encode(stored)
+    return fixed + _CHECKSUM.pack(zlib.crc32(encoded, zlib.crc32(fixed))) + encoded
 
 
 def read(value: bytes) -> Head | VaryMark:
@@ -146,8 +150,11 @@ def read(value: bytes) -> Head | VaryMark:
         if kind != _ENTRY:
             raise DamagedError(f"a value of unknown kind {kind!r}")
         _, _, _, encoding, body_bytes, kept_bytes, checksum = _HEAD.unpack_from(value)
-        return Head(_decode(value[_HEAD.size :]), encoding, body_bytes, kept_bytes, checksum)
-    except (struct.error, msgspec.DecodeError) as error:
+        encoded = value[_HEAD.size + _CHECKSUM.size :]
+        if _CHECKSUM.unpack_from(value, _HEAD.size)[0] != zlib.crc32(encoded, zlib.crc32(value[: _HEAD.size])):
+            raise DamagedError("a head that is not as it was written")
+        return Head(_decode(encoded), encoding, body_bytes, kept_bytes, checksum)
+    except (struct.error, msgspec.DecodeError, ValueError) as error:  # what is no UTF-8 is a ValueError
         raise DamagedError(f"a head that can't be read: {error}") from error
 
 

@@ -33,6 +33,10 @@ MARKS_MAX = 8192
 """How many resources are remembered to vary, so that their look-ups take one round trip."""
 MARK_TTL_MS = 86_400_000
 """A vary mark stays for a day at least, or as long as what was stored under it last."""
+LOOKS = 3
+"""How often one look-up asks, where what it finds shows that something else had to be asked for."""
+DAMAGES_SAID = 20
+"""So many damaged values are said in the log in a second; the others are counted."""
 _log = structlog.get_logger()
 
 
@@ -74,6 +78,8 @@ class RedisStore:
         self._span_id = span_id
         self._trace_id = trace_id
         self._trail = trail
+        self._said_since = float("-inf")
+        self._said = 0
         self._marks: OrderedDict[bytes, VaryMark] = OrderedDict()
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -105,9 +111,10 @@ class RedisStore:
         names: Mapping[bytes, bytes],
         found: Found,
         asker: Asker | None,
+        looks: int = LOOKS,
     ) -> None:
         selected = self._names.variant(name, mark, variant(mark.vary, names))
-        self._read(name, [name, selected, layout.body_name(selected)], key, names, mark, found, asker)
+        self._read(name, [name, selected, layout.body_name(selected)], key, names, mark, found, asker, looks)
 
     def _read(
         self,
@@ -118,29 +125,8 @@ class RedisStore:
         mark: VaryMark | None,
         found: Found,
         asker: Asker | None,
+        looks: int = LOOKS,
     ) -> None:
-        def took(values: Sequence[bytes | None]) -> tuple[Outcome, str]:
-            """What the reply holds; looks once more where it shows that something else had to be asked for."""
-            first = None if values[0] is None else layout.read(values[0])
-            if isinstance(first, VaryMark):
-                self._remember(key, first)
-                if first != mark:
-                    self._read_variant(name, first, key, names, found, asker)
-                    return "ok", ""
-                head = None if values[1] is None else layout.read(values[1])
-                kept = values[2]
-            else:
-                self._marks.pop(key, None)
-                if first is not None and mark is not None:
-                    self._read(name, [name, layout.body_name(name)], key, names, None, found, asker)
-                    return "ok", ""
-                head, kept = first, values[1]
-            if not isinstance(head, Head) or not layout.belongs(head.stored, key, names):
-                found(None)
-                return "miss", ""
-            found(Entry(head.stored, layout.body(head, kept), tier=TIER))
-            return "hit", ""
-
         traceparent, ended = self._operation(asker, name, key)
 
         def answered(reply: Reply, node: Node | None) -> None:
@@ -150,18 +136,63 @@ class RedisStore:
                 found(None)
                 return
             try:
-                outcome, error = took(reply)
+                first, entry = self._understood(reply, keys, key, names, mark)
             except DamagedError as damage:
-                self.damaged += 1
-                _log.error(
-                    "redis: a stored response is damaged, and not used", key=key.decode("latin-1"), why=str(damage)
-                )
+                self._say_damaged(key, asker, damage)
                 ended("MGET", node, "error", str(damage))
                 found(None)
                 return
-            ended("MGET", node, outcome, error)
+            now = first if isinstance(first, VaryMark) else None
+            if first is not None and now != mark and looks > 1:
+                ended("MGET", node, "ok", "")  # and shows what else to ask for
+                if now is None:
+                    self._read(name, [name, layout.body_name(name)], key, names, None, found, asker, looks - 1)
+                else:
+                    self._read_variant(name, now, key, names, found, asker, looks - 1)
+                return
+            ended("MGET", node, "miss" if entry is None else "hit", "")
+            found(entry)
 
         self.cluster.ask(name, self._commands.read(keys, name, traceparent), answered, is_read=True)
+
+    def _understood(
+        self,
+        values: Reply,
+        keys: Sequence[bytes],
+        key: bytes,
+        names: Mapping[bytes, bytes],
+        mark: VaryMark | None,
+    ) -> tuple[Head | VaryMark | None, Entry | None]:
+        """What stands under the primary name, and the response if it was the right one that was asked for. Raises
+        DamagedError.
+        """
+        if not isinstance(values, list) or len(values) < len(keys):
+            raise DamagedError("no list of values")
+        first = None if values[0] is None else layout.read(values[0])
+        if isinstance(first, VaryMark):
+            self._remember(key, first)
+            head = None if first != mark or values[1] is None else layout.read(values[1])
+        else:
+            self._marks.pop(key, None)
+            head = None if mark is not None else first
+        if not isinstance(head, Head) or not layout.belongs(head.stored, key, names):
+            return first, None
+        return first, Entry(head.stored, layout.body(head, values[len(keys) - 1]), tier=TIER)
+
+    def _say_damaged(self, key: bytes, asker: Asker | None, damage: DamagedError) -> None:
+        """Count a value that is not as it should be; say so, though not for each of thousands."""
+        self.damaged += 1
+        now = time.monotonic()
+        if now - self._said_since >= 1:
+            self._said_since, self._said = now, 0
+        self._said += 1
+        if self._said <= DAMAGES_SAID:
+            _log.error(
+                "redis: a stored response is damaged, and not used",
+                key=key.decode("latin-1"),
+                trace_id="" if asker is None else asker.trace.trace_id,
+                why=str(damage),
+            )
 
     def _remember(self, key: bytes, mark: VaryMark) -> None:
         self._marks[key] = mark
@@ -320,7 +351,7 @@ class RedisStore:
             failures=self.failures,
             dropped=self.dropped,
             damaged=self.damaged,
-            breaks=self.cluster.breaks,
+            breaks=sum(node.breaker.opened for node in nodes),
             nodes=len(nodes),
             nodes_well=sum(node.is_well for node in nodes),
             is_usable=self.rules.is_current,
