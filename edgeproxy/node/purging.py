@@ -26,7 +26,6 @@ from edgeproxy.proxy.routing import Routes
 
 TIMEOUT_S = 5.0
 POLL_S = 0.01
-NOT_REPLICATED = "no replica of the Redis node has confirmed the purge: a failover right now could undo it"
 SCHEME = b"http"
 """The scheme that responses are keyed by: the one in which requests arrive. To a purge, https is the same."""
 _URL = re.compile(
@@ -163,7 +162,7 @@ def share(config: Config, purges: Sequence[Purge]) -> Noted:
         raise PurgeError(str(error)) from error
     except NotGivenError as error:
         raise SharedPurgeError(str(error)) from error
-    return Noted(given.seq, "" if given.replicated else NOT_REPLICATED)
+    return Noted(given.seq, given.doubt and f"a failover in Redis could undo the purge: {given.doubt}")
 
 
 def append(path: Path, purges: Sequence[Purge]) -> int:

@@ -33,8 +33,8 @@ class Given(NamedTuple):
 
     seq: int
     """The last one's number."""
-    replicated: bool
-    """Whether a replica has confirmed that it has them: a failover does not lose them then."""
+    doubt: str
+    """Why a failover might lose them; empty where a replica has confirmed that it has them."""
 
 
 def give(access: Access, names: Names, purges: Sequence[Purge]) -> Given:
@@ -54,8 +54,7 @@ def give(access: Access, names: Names, purges: Sequence[Purge]) -> Given:
             for purge in purges:
                 seq = stream.add(purge)
                 done += 1
-            stream.bound(done)
-            return Given(seq, stream.is_replicated())
+            return Given(seq, stream.settle(done))
     except (RedisError, RedisClusterException, OSError) as error:
         held = f"only the first {done} of {len(purges)} rules hold" if done else "nothing counts as purged"
         raise NotGivenError(f"the purge can't be given to Redis; {held}: {error}") from error
@@ -72,8 +71,17 @@ class _Stream:
         entry_id: bytes = self._client.execute_command(*rules.adding(self._name, purge, time.time_ns()))
         return rules.seq_of(entry_id)
 
-    def bound(self, added: int) -> None:
-        """Have the stream stay, with as many rules as it may have, now that some were added."""
+    def settle(self, added: int) -> str:
+        """What is to be done once rules were added, which hold in any case; says why a failover might lose them."""
+        try:
+            replicated = self._is_replicated()
+            self._bound(added)
+        except (RedisError, RedisClusterException, OSError) as error:
+            return str(error)
+        return "" if replicated else "no replica has confirmed that it has it"
+
+    def _bound(self, added: int) -> None:
+        """Have the stream stay, with as many rules as it may have."""
         run = self._client.execute_command
         run(*rules.keeping(self._name))
         length: int = run("XLEN", self._name)
@@ -84,7 +92,7 @@ class _Stream:
             run(*rules.telling(self._name, last))
             run(*rules.trimming(self._name, last))
 
-    def is_replicated(self) -> bool:
+    def _is_replicated(self) -> bool:
         """Wait for a replica of the node that has the stream. The connection is that of the writes, as it must be."""
         node = self._client.get_node_from_key(self._name)
         return bool(self._client.execute_command("WAIT", 1, REPLICA_MS, target_nodes=node))
