@@ -7,7 +7,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run tools test lint format bench fast reference lock clean
+.PHONY: help setup run demo-redis tools test lint format bench fast reference lock clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -29,7 +29,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 setup: $(INSTALLED) ## build .venv and install edgeproxy in it (the targets below call it themselves)
 	@if [ -e $(COMPILED) ] && [ -n "$$(find edgeproxy -name '*.py' -newer $(COMPILED) -print -quit)" ]; then \
@@ -40,6 +40,10 @@ $(INSTALLED): pyproject.toml requirements.lock scripts/setup.sh
 
 run: setup ## run the demo: an origin, the node in front of it, and curl lines to try
 	@exec $(BIN)/edgeproxy demo $(ARGS)
+
+demo-redis: setup ## run the demo with a Redis Cluster that two nodes share (brings redis-server along where it may)
+	@scripts/apt-install.sh redis-server:redis-server || true
+	@exec $(BIN)/edgeproxy demo --redis $(ARGS)
 
 tools: ## install what the tests run beside the node (redis-server, nginx, wrk, logrotate) through apt
 	@scripts/apt-install.sh $(TEST_TOOLS)
