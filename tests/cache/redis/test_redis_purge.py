@@ -407,6 +407,25 @@ def test_rules_that_are_lost_purge_everything_for_nodes_that_start_later_too(
     gone(pair, again, time.monotonic())
 
 
+def test_rules_that_are_lost_while_no_node_runs_do_not_bring_back_what_they_purged(
+    origin: Origin, path: str, redis_cluster: RedisServers
+) -> None:
+    settings = tables(redis_cluster)
+    client, name = stream(redis_cluster)
+    url = f"{SITE}{path}".encode()
+    origin.on(path, reply(b"old", FRESH))
+    with Node(origin.url, **settings) as node:
+        ready(node)
+        assert get(node, path).body == b"old"
+        until(lambda: client.exists(Names(PREFIX).primary(url, url)), "it to be stored")
+        by_command(node, "url", path)
+    origin.on(path, reply(b"new", FRESH))
+    client.delete(name)
+    with Node(origin.url, **settings) as later:
+        ready(later)
+        assert get(later, path).body == b"new"
+
+
 def test_the_last_rules_being_lost_shows_though_new_ones_came(
     pair: Pair, origin: Origin, path: str, shared_redis_cluster: RedisServers
 ) -> None:
