@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.memory import HotMemory
 from edgeproxy.cache.purge import Kind, Purge
 from edgeproxy.cache.redis import RedisStore, giver, open_store, rules
@@ -20,6 +21,7 @@ from edgeproxy.cache.redis.layout import Names
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import RedisCache
 from tests.cache.scripted import steps
+from tests.cache.stores import URL, entry, put
 from tests.support import Conversation, Node, Origin, RedisServers, Response, gated, reply, request, until
 
 SITE = "http://edge.test"
@@ -556,7 +558,8 @@ async def test_many_rules_are_read_in_parts(redis_cluster: RedisServers) -> None
     ids = pipeline.execute()
     store, tiers = opened(redis_cluster)
     try:
-        await settled(lambda: store.rules.seq == rules.seq_of(ids[-1]))
+        await settled(lambda: store.rules.is_current)
+        assert store.rules.seq == rules.seq_of(ids[-1])
         tiers.take_rules()
         for number in (0, rules.PAGE, 2 * rules.PAGE):
             seq = rules.seq_of(ids[number])
@@ -580,6 +583,40 @@ async def settled(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110  Redis tells nobody
             await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    "purge", [Purge(Kind.URL, URL), Purge(Kind.PREFIX, URL[:-1]), Purge(Kind.TAG, b"t"), Purge(Kind.ALL, b"")],
+    ids=["url", "prefix", "tag", "all"],
+)  # fmt: skip
+async def test_what_a_node_stores_before_it_hears_of_a_purge_is_found_by_none(
+    redis_cluster: RedisServers, purge: Purge
+) -> None:
+    (purging, purging_tiers), (filling, filling_tiers) = opened(redis_cluster), opened(redis_cluster)
+    try:
+        for store, tiers in ((purging, purging_tiers), (filling, filling_tiers)):
+            await settled(lambda store=store: store.rules.seq)  # type: ignore[misc]
+            tiers.take_rules()
+        asked_at = filling_tiers.purges.seq  # its fetch begins, and it takes no rule any more
+        given: list[int] = []
+        purging_tiers.purge(purge, 0, lambda seq, _: given.append(seq))
+        await settled(lambda: given)
+        await put(filling, entry(tags=(b"t",), purge_seq=asked_at))
+        assert await found(purging_tiers) is None
+        filling_tiers.take_rules()
+        assert await found(filling_tiers) is None
+        await put(filling, entry(tags=(b"t",), purge_seq=given[0]))
+        assert await found(purging_tiers) is not None
+    finally:
+        purging.close()
+        filling.close()
+
+
+async def found(tiers: Tiers) -> Entry | None:
+    """What a worker has for the URL."""
+    future: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
+    tiers.lookup(URL, {}, None, future.set_result)
+    return await asyncio.wait_for(future, 10)
 
 
 @pytest.mark.parametrize("kind", [Kind.PREFIX, Kind.ALL], ids=["prefix", "all"])
