@@ -245,6 +245,12 @@ def test_one_tags_purge_leaves_the_other_tags_working(pair: Pair, origin: Origin
     gone(pair, other, time.monotonic())
 
 
+def test_cache_stats_tell_the_last_rule_that_the_workers_know(pair: Pair, path: str) -> None:
+    by_command(pair.first, "url", path)
+    stats = json.loads(pair.first.command("cache", "stats", "--json").stdout)
+    assert stats["purge_seq"] == pair.first.status().workers[0].purge_seq > 0
+
+
 # --- fills that began before
 
 
