@@ -294,6 +294,7 @@ async def test_a_hundred_connections_in_vain_leak_nothing(server: Scripted, hurr
         await soon(lambda: server.accepted >= accepted + 100, "a hundred attempts")
         serving(server)
         await seen.ready()
+        assert len(seen.lost) == 3, "as it came, as it went, as it came: not each time in vain"
         for writer in server.writers[:-1]:
             writer.transport.abort()
         await soon(lambda: open_files() <= files and len(asyncio.all_tasks()) <= tasks, "nothing to be left")
