@@ -30,9 +30,9 @@ class Accounts:
             return False
         return True
 
-    def hit(self, exchange: Exchange, body_bytes: int, elapsed_s: float, elapsed_ms: str) -> None:
-        """Close a request that hot memory answered as it was asked."""
-        self.ledger.publish(exchange.slot, self._recorder.hit(exchange, body_bytes, elapsed_ms))
+    def hit(self, exchange: Exchange, body_bytes: int, elapsed_s: float, elapsed_ms: str, tier: str) -> None:
+        """Close a request that was answered with a fresh response as it is stored."""
+        self.ledger.publish(exchange.slot, self._recorder.hit(exchange, body_bytes, elapsed_ms, tier))
         counters = self.counters
         counters[_REQUESTS] += 1
         counters[_HIT] += 1

@@ -80,13 +80,14 @@ class Recorder:
             shown //= 2
         return text
 
-    def hit(self, exchange: Exchange, body_bytes: int, elapsed_ms: str) -> bytes:
-        """The line of a request that hot memory answered."""
+    def hit(self, exchange: Exchange, body_bytes: int, elapsed_ms: str, tier: str) -> bytes:
+        """The line of a request that was answered with a fresh response as it is stored."""
         names = exchange.names
+        store = "[]" if exchange.operations is None else _encode(exchange.operations.done).decode()
         return (
             f'{exchange.prefix}"status":{exchange.status},"bytes_in":0,"bytes_out":{body_bytes},"cache":"HIT",'
-            f'"cache_age":{exchange.cache_age},"cache_tier":"memory","filled_by":"{exchange.filled_by}",'
-            f'"caused_by":null,"store":[],{NO_ORIGIN}'
+            f'"cache_age":{exchange.cache_age},"cache_tier":"{tier}","filled_by":"{exchange.filled_by}",'
+            f'"caused_by":null,"store":{store},{NO_ORIGIN}'
             f'"duration_ms":{elapsed_ms},"outcome":"ok","stage":"done","error":null,'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
         ).encode()

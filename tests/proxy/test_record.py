@@ -152,7 +152,7 @@ def test_a_line_of_a_hit_says_who_filled_the_entry() -> None:
     exchange.status, exchange.cache_age, exchange.filled_by = 200, 12, "00-aa-bb-01"
     recorder = Recorder("edge-1", 0)
     recorder.begin(exchange)
-    record = parsed(recorder.hit(exchange, 785, "0.031"))
+    record = parsed(recorder.hit(exchange, 785, "0.031", "memory"))
     shown = {name: record[name] for name in ("cache", "cache_age", "cache_tier", "filled_by", "bytes_out", "origin")}
     assert shown == {
         "cache": "HIT",
@@ -251,7 +251,7 @@ def test_no_bytes_of_a_clients_break_its_line(
     hit.cache_age, hit.filled_by, hit.status = 1, "00-aa-bb-01", 200
     recorder = Recorder("edge-1", 0)
     recorder.begin(hit)
-    parsed(recorder.hit(hit, 0, "0.1"))
+    parsed(recorder.hit(hit, 0, "0.1", "memory"))
 
 
 @settings(deadline=None)

@@ -56,6 +56,7 @@ def open_store(
         span_id=span_id,
         trace_id=secrets.token_hex(16),
         trail=trail if config.trail_ratio else None,
+        knows=not memory.capacity_bytes,
     )
 
     def pushed(message: list[Any]) -> None:

@@ -10,6 +10,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
 from redis.crc import key_slot
@@ -37,7 +38,20 @@ LOOKS = 3
 """How often one look-up asks, where what it finds shows that something else had to be asked for."""
 DAMAGES_SAID = 20
 """So many damaged values are said in the log in a second; the others are counted."""
+KNOWN_MAX = 1024
+KNOWN_BYTES = 4096
+"""Of how many small responses it is known what was made of their values, for as long as Redis says the same: that saves
+20 µs a hit, and takes some megabytes at most.
+"""
 _log = structlog.get_logger()
+
+
+class Known(NamedTuple):
+    """A response as it was read last."""
+
+    head: bytes
+    body: bytes | None
+    entry: Entry
 
 
 class RedisStore:
@@ -57,9 +71,11 @@ class RedisStore:
         span_id: Callable[[], str],
         trace_id: str,
         trail: Trail | None = None,
+        knows: bool = False,
     ) -> None:
         """Store through a cluster; `trace_id` is that of operations that no request asked for, `trail` where a share of
-        the others are noted.
+        the others are noted. `knows`: no hot memory lies above, so what was made of a value is kept for the next like
+        it.
         """
         self.cluster = cluster
         self.rules = rules
@@ -81,6 +97,8 @@ class RedisStore:
         self._said_since = float("-inf")
         self._said = 0
         self._marks: OrderedDict[bytes, VaryMark] = OrderedDict()
+        self._knows = knows
+        self._known: dict[bytes, Known] = {}
         self._under_way = 0
         self._idle = asyncio.Event()
 
@@ -168,6 +186,10 @@ class RedisStore:
         """
         if not isinstance(values, list) or len(values) < len(keys):
             raise DamagedError("no list of values")
+        known = self._known.get(key)
+        if known is not None and known.head == values[0] and known.body == values[1] and mark is None:
+            known.entry.tier = TIER
+            return None, known.entry
         first = None if values[0] is None else layout.read(values[0])
         if isinstance(first, VaryMark):
             self._remember(key, first)
@@ -177,7 +199,13 @@ class RedisStore:
             head = None if mark is not None else first
         if not isinstance(head, Head) or not layout.belongs(head.stored, key, names):
             return first, None
-        return first, Entry(head.stored, layout.body(head, values[len(keys) - 1]), tier=TIER)
+        kept = values[len(keys) - 1]
+        entry = Entry(head.stored, layout.body(head, kept), tier=TIER)
+        if self._knows and mark is None and len(entry.body) <= KNOWN_BYTES:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[key] = Known(values[0], kept, entry)
+        return first, entry
 
     def _say_damaged(self, key: bytes, asker: Asker | None, damage: DamagedError) -> None:
         """Count a value that is not as it should be; say so, though not for each of thousands."""
