@@ -146,8 +146,8 @@ class Cluster:
         choices = [one for one in (master, *self._replicas.get(master, ())) if one.is_well]
         if not choices:
             return master
-        self._turn += 1
-        chosen: Node = choices[self._turn % len(choices)]
+        master.reads += 1
+        chosen: Node = choices[master.reads % len(choices)]
         return chosen
 
     def master_of(self, name: bytes) -> Node | None:

@@ -10,8 +10,8 @@ URL is the URL as keyed, KEY what the primary key has beside it, VARIANT a diges
 values. The braces are a hash tag: all that is stored for a URL lies in one slot. The 1 is the version of this layout:
 another version has other names, and is never read.
 
-A head is a line of its own before it is anything else: version, kind and the traceparent that wrote it stand in front,
-so that MONITOR and SLOWLOG show them.
+Whatever is written begins with the traceparent of the operation that wrote it (a head with its version and kind before
+that), so that MONITOR and SLOWLOG show it.
 """
 
 import hashlib
@@ -163,16 +163,22 @@ def traceparent(value: bytes) -> str:
     return value[2 : 2 + TRACEPARENT_BYTES].decode("ascii", "backslashreplace")
 
 
-def body(head: Head, kept: bytes | None) -> bytes:
+def body_value(kept: bytes, traceparent: bytes) -> bytes:
+    """A body's value; `kept` is the body as it is kept."""
+    return traceparent + kept
+
+
+def body(head: Head, value: bytes | None) -> bytes:
     """The body as clients get it. Raises DamagedError when it is not the one that belongs to the head."""
-    if kept is None:
+    if value is None:
         if head.kept_bytes == 0:
             return b""
         raise DamagedError("a head without its body")
+    kept = memoryview(value)[TRACEPARENT_BYTES:]
     if len(kept) != head.kept_bytes or zlib.crc32(kept) != head.checksum:
         raise DamagedError("a body that is not its head's")
     if head.encoding == PLAIN:
-        return kept
+        return bytes(kept)
     if head.encoding != DEFLATED:
         raise DamagedError(f"a body in unknown encoding {head.encoding}")
     inflater = zlib.decompressobj()

@@ -46,6 +46,8 @@ class Node:
         self.name = str(address)
         self.breaker = Breaker()
         self.last_error = ""
+        self.reads = 0
+        """How many reads there were that its replicas share with it."""
         self._owner = owner
         self._access = access
         self._timeout_s = timeout_s

@@ -199,12 +199,12 @@ class RedisStore:
             head = None if mark is not None else first
         if not isinstance(head, Head) or not layout.belongs(head.stored, key, names):
             return first, None
-        kept = values[len(keys) - 1]
-        entry = Entry(head.stored, layout.body(head, kept), tier=TIER)
+        value = values[len(keys) - 1]
+        entry = Entry(head.stored, layout.body(head, value), tier=TIER)
         if self._knows and mark is None and len(entry.body) <= KNOWN_BYTES:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
-            self._known[key] = Known(values[0], kept, entry)
+            self._known[key] = Known(values[0], value, entry)
         return first, entry
 
     def _say_damaged(self, key: bytes, asker: Asker | None, damage: DamagedError) -> None:
@@ -259,7 +259,7 @@ class RedisStore:
         kept, encoding = self._compression.keep(stored, body)
         values.insert(0, (target, layout.head(stored, body, kept, encoding, traceparent), ttl_ms))
         if kept:
-            values.insert(0, (layout.body_name(target), kept, ttl_ms))
+            values.insert(0, (layout.body_name(target), layout.body_value(kept, traceparent), ttl_ms))
         self._write(name, self._commands.write(values, traceparent), ended, done)
 
     def freshen(self, entry: Entry, done: Callable[[], None] | None = None, asker: Asker | None = None) -> None:

@@ -60,7 +60,7 @@ def test_a_head_is_read_as_it_was_written(body: bytes, tags: list[bytes]) -> Non
     found = layout.read(value)
     assert isinstance(found, Head)
     assert found.stored == response
-    assert layout.body(found, body or None) == body
+    assert layout.body(found, layout.body_value(body, TRACEPARENT) if body else None) == body
 
 
 def test_a_vary_mark_is_read_as_it_was_written() -> None:
@@ -111,12 +111,22 @@ BODIES = {
 }
 
 
+def test_a_value_that_is_too_short_for_a_traceparent_is_no_body() -> None:
+    head = layout.read(layout.head(stored(), b"", b"", layout.PLAIN, TRACEPARENT))
+    assert isinstance(head, Head)
+    assert layout.body(head, TRACEPARENT) == b""
+    other = layout.read(GOOD)
+    assert isinstance(other, Head)
+    with pytest.raises(DamagedError):
+        layout.body(other, TEXT[:20])
+
+
 @pytest.mark.parametrize(("encoding", "kept", "found"), BODIES.values(), ids=BODIES.keys())
 def test_a_body_that_is_not_its_heads_is_damaged(encoding: int, kept: bytes, found: bytes | None) -> None:
     head = layout.read(layout.head(stored(), TEXT, kept, encoding, TRACEPARENT))
     assert isinstance(head, Head)
     with pytest.raises(DamagedError):
-        layout.body(head, found)
+        layout.body(head, None if found is None else layout.body_value(found, TRACEPARENT))
 
 
 NOW = 1_000 * SECOND_NS
@@ -159,4 +169,4 @@ def test_bodies_are_deflated_by_type_and_size(lines: list[tuple[bytes, bytes]], 
     assert (len(kept) < len(body)) == (encoding == layout.DEFLATED)
     head = layout.read(layout.head(response, body, kept, how, TRACEPARENT))
     assert isinstance(head, Head)
-    assert layout.body(head, kept) == body
+    assert layout.body(head, layout.body_value(kept, TRACEPARENT)) == body

@@ -92,6 +92,9 @@ def test_a_miss_its_store_and_a_hit_show_their_traceparents_in_monitor(
             word = {"plain": ("MGET", "SET"), "function": ("FCALL_RO", "FCALL")}[mode]
             for record, op, command in ((miss, "MGET", word[0]), (miss, "SET", word[1]), (hit, "MGET", word[0])):
                 assert any(f'"{command}"' in line for line in tagged(record, op, lines)), (op, lines)
+            writes = [line for line in lines if f'"{word[1]}"' in line and f"{mode}:1:{{" in line and "/page}" in line]
+            assert writes
+            assert tagged(miss, "SET", lines) == writes, "head and body"
             assert miss["store"][0]["span_id"] != miss["store"][1]["span_id"] != miss["span_id"]
 
 
