@@ -99,6 +99,7 @@ class RedisStore:
         self._marks: OrderedDict[bytes, VaryMark] = OrderedDict()
         self._knows = knows
         self._known: dict[bytes, Known] = {}
+        self._breaks = 0
         self._under_way = 0
         self._idle = asyncio.Event()
 
@@ -374,12 +375,13 @@ class RedisStore:
     def health(self) -> StoreHealth:
         """How the cluster is, as this worker has seen it."""
         nodes = self.cluster.nodes.values()
+        self._breaks = max(self._breaks, sum(node.breaker.opened for node in nodes))  # nodes may leave
         return StoreHealth(
             operations=self.operations,
             failures=self.failures,
             dropped=self.dropped,
             damaged=self.damaged,
-            breaks=sum(node.breaker.opened for node in nodes),
+            breaks=self._breaks,
             nodes=len(nodes),
             nodes_well=sum(node.is_well for node in nodes),
             is_usable=self.rules.is_current,
