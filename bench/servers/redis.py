@@ -46,6 +46,8 @@ class RedisServer:
         self._program.wait_ready(lambda: accepts(self._port))
         with contextlib.closing(Redis(port=self._port)) as client:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
+            # A server that has just started takes the cluster for down for some two seconds.
+            self._program.wait_ready(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
         return self
 
     def __exit__(self, *_: object) -> None:
