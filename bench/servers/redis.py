@@ -43,12 +43,19 @@ class RedisServer:
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self._program = Program([self._program_path, *words], self._core, self._folder / "output", None)
+        try:
+            self._make_ready()
+        except BaseException:
+            self._program.stop()
+            raise
+        return self
+
+    def _make_ready(self) -> None:
         self._program.wait_ready(lambda: accepts(self._port))
         with contextlib.closing(Redis(port=self._port)) as client:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
             # A server that has just started takes the cluster for down for some two seconds.
             self._program.wait_ready(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._program.stop()
