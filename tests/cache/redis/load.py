@@ -7,6 +7,7 @@ with Load(node.port) as load:
 assert not load.failures
 """
 
+import os
 import random
 import threading
 from collections.abc import Sequence
@@ -85,3 +86,8 @@ def answer(talk: Conversation) -> None:
 def operations(lines: Sequence[Record]) -> list[dict[str, Any]]:
     """What the store was asked for in records."""
     return [operation for line in lines for operation in line["store"] or []]
+
+
+def is_busy() -> bool:
+    """Whether other programs keep the nodes from running: then no time says anything."""
+    return os.getloadavg()[0] > 2 * len(os.sched_getaffinity(0))

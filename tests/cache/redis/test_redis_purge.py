@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from edgeproxy.cache.redis.access import Access
 from edgeproxy.cache.redis.layout import Names
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import RedisCache
+from tests.cache.redis.load import is_busy
 from tests.cache.scripted import steps
 from tests.cache.stores import URL, entry, put
 from tests.support import Conversation, Node, Origin, RedisServers, Response, gated, reply, request, until
@@ -75,11 +75,6 @@ def get(node: Node, path: str, *fields: str, method: str = "GET") -> Response:
     """An answer, from whichever worker."""
     with node.connect() as client:
         return client.get(path, "Connection: close", *fields, method=method)
-
-
-def is_busy() -> bool:
-    """Whether other programs keep the nodes from running: then no time says anything."""
-    return os.getloadavg()[0] > 2 * len(os.sched_getaffinity(0))
 
 
 def by_all(node: Node, path: str, is_served: Callable[[dict[str, Any]], bool] = lambda _: True) -> set[bytes]:
