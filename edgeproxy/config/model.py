@@ -22,6 +22,7 @@ from edgeproxy.config.types import (
     CountFrom0,
     Name,
     OriginUrl,
+    ReadableFile,
     SamplerWord,
     Seconds,
     SecondsFrom0,
@@ -119,8 +120,7 @@ class Origin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         says('The Host that the origin is sent. "" = the one that the client sent.'),
     ] = ""
     tls_ca_file: Annotated[
-        str,
-        form(checks.is_readable_file, "a file that is there and can be read"),
+        ReadableFile,
         says('Certificates (PEM) of which one must vouch for an https origin. "" = those that the system trusts.'),
     ] = ""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from edgeproxy.config import checks
-from edgeproxy.config.types import MIB, Address, Bytes, form, says, unit
+from edgeproxy.config.types import MIB, Address, Bytes, ReadableFile, form, says, unit
 
 
 class RedisCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,24 +30,20 @@ class RedisCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = ""
     password_file: Annotated[
-        str,
-        form(checks.is_readable_file, "a file that is there and can be read"),
+        ReadableFile,
         says('A file that holds the password, and nothing else. "" = the environment says it, or there is none.'),
     ] = ""
     tls: Annotated[bool, says("Whether connections are encrypted.")] = False
     tls_ca_file: Annotated[
-        str,
-        form(checks.is_readable_file, "a file that is there and can be read"),
+        ReadableFile,
         says('Certificates (PEM) of which one must vouch for every node. "" = those that the system trusts.'),
     ] = ""
     tls_cert_file: Annotated[
-        str,
-        form(checks.is_readable_file, "a file that is there and can be read"),
+        ReadableFile,
         says('The certificate (PEM) that nodes are shown. "" = none.'),
     ] = ""
     tls_key_file: Annotated[
-        str,
-        form(checks.is_readable_file, "a file that is there and can be read"),
+        ReadableFile,
         says('Its key (PEM). "" = it is in tls_cert_file.'),
     ] = ""
     tls_check_host: Annotated[

@@ -47,6 +47,7 @@ type Bytes = Annotated[int, Meta(ge=0), unit("bytes")]
 type Count = Annotated[int, Meta(ge=1)]
 type CountFrom0 = Annotated[int, Meta(ge=0)]
 type Name = Annotated[str, form(checks.is_name, "1 to 255 letters, digits, dots, dashes and underscores")]
+type ReadableFile = Annotated[str, form(checks.is_readable_file, "a file that is there and can be read")]
 type Address = Annotated[str, form(checks.is_listen_address, '"host:port" or "[ipv6]:port"')]
 type Network = Annotated[
     str, form(checks.is_network, 'a network such as "10.0.0.0/8", with no bits set beyond its prefix')
