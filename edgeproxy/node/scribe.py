@@ -16,6 +16,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,9 +69,11 @@ class Scribe:
                 self._sweep(stack)
             if self._config.admin.listen:
                 # Imported after the first write, and only if wanted: it takes longer than all the rest of the start.
+                from edgeproxy.node import purging  # noqa: PLC0415
                 from edgeproxy.node.admin import Admin  # noqa: PLC0415
 
                 await stack.enter_async_context(Admin(self._config.admin.listen, self._runtime_dir.path, self._drain))
+                threading.Thread(target=purging.prepare, args=(self._config,), daemon=True).start()
             if ready_fd is not None:
                 os.write(ready_fd, b"1")
                 os.close(ready_fd)

@@ -13,6 +13,8 @@ from edgeproxy.cache.redis.commands import LIBRARY, SOURCE, Command, Commands, c
 from edgeproxy.cache.redis.layout import Compression, Names
 from edgeproxy.cache.redis.link import RedisError, Reply
 from edgeproxy.cache.redis.node import Node
+from edgeproxy.cache.redis.operating import Operating
+from edgeproxy.cache.redis.reading import Reader
 from edgeproxy.cache.redis.rules import SharedRules
 from edgeproxy.cache.redis.store import RedisStore
 from edgeproxy.cache.redis.trail import Trail
@@ -45,19 +47,13 @@ def open_store(
         read_from_replicas=config.read_from_replicas,
     )
     rules = SharedRules(cluster, names)
-    trail = Trail(cluster, names, ratio=config.trail_ratio, max_entries=config.trail_entries, edge=edge)
-    store = RedisStore(
-        cluster,
-        rules,
-        names,
-        commands,
-        Compression(config.compress_min_bytes, tuple(one.lower().encode() for one in config.compress_types)),
-        max_object_bytes=config.max_object_bytes,
-        span_id=span_id,
-        trace_id=secrets.token_hex(16),
-        trail=trail if config.trail_ratio else None,
-        knows=not memory.capacity_bytes,
-    )
+    trail = None
+    if config.trail_ratio:
+        trail = Trail(cluster, names, ratio=config.trail_ratio, max_entries=config.trail_entries, edge=edge)
+    operating = Operating(span_id, secrets.token_hex(16), trail)
+    reader = Reader(cluster, names, commands, operating, knows=not memory.capacity_bytes)
+    compression = Compression(config.compress_min_bytes, tuple(one.lower().encode() for one in config.compress_types))
+    store = RedisStore(cluster, rules, reader, compression, max_object_bytes=config.max_object_bytes)
 
     def pushed(message: list[Any]) -> None:
         """Keys have changed: by another node's writes, or as they expired (client tracking)."""

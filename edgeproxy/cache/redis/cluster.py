@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from redis.crc import key_slot
 
 from edgeproxy.cache.redis.access import Access, Address
 from edgeproxy.cache.redis.commands import Command, command
@@ -81,9 +80,8 @@ class Cluster:
 
     # --- asking
 
-    def ask(self, name: bytes, asked: Command, answer: Answer, *, is_read: bool = False) -> None:
-        """Give a command to the node that has a key's slot; `answer` is called in a later turn of the loop."""
-        slot = key_slot(name)
+    def ask(self, slot: int, asked: Command, answer: Answer, *, is_read: bool = False) -> None:
+        """Give a command to the node that has a slot; `answer` is called in a later turn of the loop."""
         node = self._slots[slot]
         if is_read and self._with_replicas and node is not None:
             node = self._reader(node)
@@ -93,10 +91,10 @@ class Cluster:
         """Give a command to one node."""
         self._ask(-1, node, asked, answer, REDIRECTIONS, asking=False)
 
-    async def request(self, name: bytes, asked: Command) -> Reply:
+    async def request(self, slot: int, asked: Command) -> Reply:
         """As `ask`, for whoever can wait: the reply, or a RedisError."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self.ask(name, asked, lambda reply, _: _settle(future, reply))
+        self.ask(slot, asked, lambda reply, _: _settle(future, reply))
         return await future
 
     async def request_node(self, node: Node, asked: Command) -> Reply:
@@ -149,10 +147,6 @@ class Cluster:
         master.reads += 1
         chosen: Node = choices[master.reads % len(choices)]
         return chosen
-
-    def master_of(self, name: bytes) -> Node | None:
-        """The node that has a key's slot, as far as is known."""
-        return self._slots[key_slot(name)]
 
     @property
     def masters(self) -> list[Node]:

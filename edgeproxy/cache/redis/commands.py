@@ -9,7 +9,7 @@ Three ways to tag, all of which MONITOR and SLOWLOG show:
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from hiredis import pack_command
 
@@ -38,13 +38,10 @@ _WRITE = f"{LIBRARY}_write".encode()
 _DROP = f"{LIBRARY}_drop".encode()
 
 
-class Command(NamedTuple):
-    """What goes to a node in one piece."""
-
-    name: str
-    """As it is called in records and spans: the Redis command that does the work."""
-    parts: tuple[bytes, ...]
-    """One for each reply that comes back; the last one counts, unless one of the others is an error."""
+type Command = tuple[bytes, ...]
+"""What goes to a node in one piece, packed; a reply comes back for each part. The last one counts, unless one of the
+others is an error.
+"""
 
 
 def _packed(*words: bytes | str | int) -> bytes:
@@ -58,7 +55,7 @@ def _tag(name: bytes, traceparent: bytes) -> bytes:
 
 def command(*words: bytes | str | int) -> Command:
     """Any command."""
-    return Command(str(words[0]), (_packed(*words),))
+    return (_packed(*words),)
 
 
 class Commands:
@@ -72,23 +69,23 @@ class Commands:
     def read(self, keys: Sequence[bytes], primary: bytes, traceparent: bytes) -> Command:
         """Values of keys in one slot; the reply is a list that begins with them. `primary` is of the same slot."""
         if self._tag == "plain":
-            return Command("MGET", (_packed(b"MGET", *keys, _tag(primary, traceparent)),))
+            return (_packed(b"MGET", *keys, _tag(primary, traceparent)),)
         if self._tag == "function":
-            return Command("MGET", (_packed(b"FCALL_RO", _READ, len(keys), *keys, traceparent),))
-        return Command("MGET", (_packed(b"MGET", *keys),))
+            return (_packed(b"FCALL_RO", _READ, len(keys), *keys, traceparent),)
+        return (_packed(b"MGET", *keys),)
 
     def write(self, values: Sequence[tuple[bytes, bytes, int]], traceparent: bytes) -> Command:
         """Set keys in one slot: name, value, and the milliseconds after which Redis forgets it."""
         if self._tag == "function":
             keys = [key for key, _, _ in values]
             words = [word for _, value, ttl_ms in values for word in (value, b"%d" % ttl_ms)]
-            return Command("SET", (_packed(b"FCALL", _WRITE, len(keys), *keys, traceparent, *words),))
-        return Command("SET", tuple(_packed(b"SET", key, value, b"PX", ttl_ms) for key, value, ttl_ms in values))
+            return (_packed(b"FCALL", _WRITE, len(keys), *keys, traceparent, *words),)
+        return tuple(_packed(b"SET", key, value, b"PX", ttl_ms) for key, value, ttl_ms in values)
 
     def drop(self, keys: Sequence[bytes], traceparent: bytes) -> Command:
         """Forget keys in one slot."""
         if self._tag == "plain":
-            return Command("UNLINK", (_packed(b"UNLINK", *keys, _tag(keys[0], traceparent)),))
+            return (_packed(b"UNLINK", *keys, _tag(keys[0], traceparent)),)
         if self._tag == "function":
-            return Command("UNLINK", (_packed(b"FCALL", _DROP, len(keys), *keys, traceparent),))
-        return Command("UNLINK", (_packed(b"UNLINK", *keys),))
+            return (_packed(b"FCALL", _DROP, len(keys), *keys, traceparent),)
+        return (_packed(b"UNLINK", *keys),)

@@ -28,12 +28,15 @@ from edgeproxy.cache.stored import Stored
 
 VERSION = 1
 TRACEPARENT_BYTES = 55
+GENERATION_BYTES = 8
+BODY = b".b"
+"""What a body's name has behind its head's."""
 TTL_REST_MS = 60_000
 """How long a response stays that can't be served any more: it may still be validated."""
 MAX_TTL_MS = 400 * 86_400_000
 _ENTRY = b"e"
 _VARY = b"v"
-_MARK = struct.Struct(f">cc{TRACEPARENT_BYTES}s8s")
+_MARK = struct.Struct(f">cc{TRACEPARENT_BYTES}s{GENERATION_BYTES}s")
 _HEAD = struct.Struct(f">cc{TRACEPARENT_BYTES}sBIII")
 """Version, kind, traceparent; encoding of the body, length of the body as it is sent to clients, length and checksum of
 it as it is stored."""
@@ -60,7 +63,7 @@ class VaryMark(NamedTuple):
 
     vary: tuple[bytes, ...]
     generation: bytes
-    """Eight bytes that change when variants are begun anew: those from before are not found any more."""
+    """Bytes that change when variants are begun anew: those from before are not found any more."""
 
 
 class Head(NamedTuple):
@@ -124,7 +127,7 @@ class Names:
 
 def body_name(head: bytes) -> bytes:
     """The name of a body, beside its head's."""
-    return head + b".b"
+    return head + BODY
 
 
 def vary_mark(mark: VaryMark, traceparent: bytes) -> bytes:

@@ -33,7 +33,7 @@ DEAF_S = 0.6
 """A connection on which a command has waited for so long (and longer than it may) is given up: what the node says
 unasked gets lost on it, too.
 """
-ASKING = command("ASKING").parts[0]
+ASKING = command("ASKING")
 _NOTHING = object()
 _log = structlog.get_logger()
 
@@ -115,12 +115,12 @@ class Link(asyncio.Protocol):
         if self.phase is Phase.CLOSED or transport is None:
             self._refuse(answered, "the connection is closed")
             return
-        parts = asked.parts
+        parts = asked
         if len(self._waiting) >= MAX_WAITING or self._out_bytes + transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             self._refuse(answered, "too much waits for this node")
             return
         if asking:
-            parts = tuple(piece for part in parts for piece in (ASKING, part))
+            parts = tuple(piece for part in parts for piece in (*ASKING, part))
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out += parts

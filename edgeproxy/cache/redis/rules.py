@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Callable, Sequence
 
 import structlog
+from redis.crc import key_slot
 
 from edgeproxy.cache.purge import Kind, Purge, Rule
 from edgeproxy.cache.purge_layout import check_purge
@@ -127,6 +128,7 @@ class SharedRules:
         """Called when the rules can't be read any more, and again and again until they can."""
         self._cluster = cluster
         self._name = names.purges
+        self._slot: int = key_slot(self._name)
         self._new: list[Rule] = []
         self._read_at = float("-inf")
         self._stale = True
@@ -191,7 +193,7 @@ class SharedRules:
         count = self._page_size
         last = self._page[-1].seq if self._page else self.seq
         self._cluster.ask(
-            self._name,
+            self._slot,
             command("XRANGE", self._name, id_of(last) if last else "-", "+", "COUNT", count + 1),
             lambda reply, _node: self._got(reply, last, count, asked_at),
         )
@@ -261,7 +263,7 @@ class SharedRules:
                 self._keep()
                 self.read()
 
-        self._cluster.ask(self._name, command(*adding(self._name, _ALL, time.time_ns(), seq=seq)), answered)
+        self._cluster.ask(self._slot, command(*adding(self._name, _ALL, time.time_ns(), seq=seq)), answered)
 
     def _report(self, error: RedisError) -> None:
         """Say once what Redis has against it; that it does not answer is said of the node."""
@@ -303,18 +305,18 @@ class SharedRules:
             self._given.append((seq_of(reply), given))
             self.read()
             self._keep()
-            self._cluster.ask(self._name, command("XLEN", self._name), self._counted)
+            self._cluster.ask(self._slot, command("XLEN", self._name), self._counted)
 
-        self._cluster.ask(self._name, command(*adding(self._name, purge, now_ns)), answered)
+        self._cluster.ask(self._slot, command(*adding(self._name, purge, now_ns)), answered)
 
     # --- the stream's length
 
     def _keep(self) -> None:
-        self._cluster.ask(self._name, command(*keeping(self._name)), lambda _, __: None)
+        self._cluster.ask(self._slot, command(*keeping(self._name)), lambda _, __: None)
 
     def _counted(self, reply: Reply, _node: Node | None) -> None:
         if isinstance(reply, int) and (count := surplus(reply)):
-            self._cluster.ask(self._name, command(*oldest(self._name, count)), self._trim)
+            self._cluster.ask(self._slot, command(*oldest(self._name, count)), self._trim)
 
     def _trim(self, reply: Reply, _node: Node | None) -> None:
         """Take out the oldest rules, having said so first: what knows none as late is purged by that."""
@@ -324,6 +326,6 @@ class SharedRules:
 
         def told(reply: Reply, _node: Node | None) -> None:
             if not isinstance(reply, RedisError):
-                self._cluster.ask(self._name, command(*trimming(self._name, last)), lambda _, __: None)
+                self._cluster.ask(self._slot, command(*trimming(self._name, last)), lambda _, __: None)
 
-        self._cluster.ask(self._name, command(*telling(self._name, last)), told)
+        self._cluster.ask(self._slot, command(*telling(self._name, last)), told)

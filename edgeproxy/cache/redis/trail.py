@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import structlog
+from redis.crc import key_slot
 
 from edgeproxy.cache.key import url_of
 from edgeproxy.cache.operations import Operation
@@ -46,6 +47,7 @@ class Trail:
         """Operations that were noted and did not reach Redis."""
         self._cluster = cluster
         self._name = names.trail
+        self._slot: int = key_slot(self._name)
         self._max_entries = max_entries
         self._edge = edge.encode()
         self._waiting: list[Noted] = []
@@ -79,9 +81,9 @@ class Trail:
             return
         batch, self._waiting = self._waiting[:BATCH_OPERATIONS], self._waiting[BATCH_OPERATIONS:]
         self._sent = len(batch)
-        parts = [self._add(noted).parts[0] for noted in batch]
-        parts += command("PEXPIRE", self._name, TTL_MS).parts
-        self._cluster.ask(self._name, Command("XADD", tuple(parts)), self._answered)
+        parts = [part for noted in batch for part in self._add(noted)]
+        parts += command("PEXPIRE", self._name, TTL_MS)
+        self._cluster.ask(self._slot, tuple(parts), self._answered)
 
     def _add(self, noted: Noted) -> Command:
         fields = fields_of(noted, self._edge)

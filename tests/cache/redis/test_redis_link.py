@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from edgeproxy.cache.redis import link as module
-from edgeproxy.cache.redis.commands import Command, command
+from edgeproxy.cache.redis.commands import command
 from edgeproxy.cache.redis.link import Link, NoAnswerError, Phase, RedisError
 from tests.cache.redis.scripted import OK, Scripted, soon
 
@@ -111,7 +111,7 @@ async def test_a_reply_that_comes_late_is_nobody_elses(server: Scripted) -> None
 
 async def test_asking_goes_before_every_part_and_its_replies_are_nobodys(server: Scripted) -> None:
     linked = await Linked(server).connect(LONG_S)
-    two = Command("ECHO", (*command("ECHO", "x").parts, *command("ECHO", "y").parts))
+    two = (*command("ECHO", "x"), *command("ECHO", "y"))
     got: list[Any] = []
     linked.link.ask(two, got.append, asking=True)
     linked.ask("b", asking=True)
@@ -125,7 +125,7 @@ async def test_the_first_error_of_several_parts_counts(server: Scripted) -> None
     server.answer = lambda words: b"-OOM x\r\n" if words[-1] == b"x" else echo(words)
     linked = await Linked(server).connect(LONG_S)
     got: list[Any] = []
-    linked.link.ask(Command("ECHO", (*command("ECHO", "x").parts, *command("ECHO", "y").parts)), got.append)
+    linked.link.ask((*command("ECHO", "x"), *command("ECHO", "y")), got.append)
     linked.ask("b")
     assert (await linked.all())["b"] == b"b"
     assert [error.code for error in got] == ["OOM"]

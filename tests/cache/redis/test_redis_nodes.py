@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from redis.crc import key_slot
 
 from edgeproxy.cache.redis import cluster as module
 from edgeproxy.cache.redis.access import Access, Address
@@ -52,7 +53,7 @@ class Seen:
 
     async def get(self) -> Any:
         """Ask for a key."""
-        return await self.cluster.request(b"a", GET)
+        return await self.cluster.request(key_slot(b"a"), GET)
 
 
 def slots(*ranges: tuple[int, int, int], host: str = "127.0.0.1") -> bytes:

@@ -215,7 +215,7 @@ async def test_what_waits_is_bounded_while_redis_does_not_answer_and_the_rest_is
     cluster = Silent()
     trail = made(cluster)
     note(trail, 5000)
-    assert [len(one.parts) for one in cluster.asked] == [BATCH_OPERATIONS + 1]
+    assert [len(one) for one in cluster.asked] == [BATCH_OPERATIONS + 1]
     assert trail.dropped == 5000 - BATCH_OPERATIONS - WAITING_OPERATIONS
     cluster.answer(NoAnswerError("no reply in time"))
     assert trail.dropped == 5000 - WAITING_OPERATIONS
@@ -231,8 +231,8 @@ async def test_a_few_operations_leave_together_after_a_moment() -> None:
     note(trail, 3)
     assert not cluster.asked
     await asyncio.wait_for(cluster.is_asked.wait(), 10)
-    assert len(cluster.asked[0].parts) == 4
-    assert b"PEXPIRE" in cluster.asked[0].parts[-1]
+    assert len(cluster.asked[0]) == 4
+    assert b"PEXPIRE" in cluster.asked[0][-1]
     cluster.answer(1)
     await trail.finish()
 
