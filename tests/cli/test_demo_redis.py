@@ -16,7 +16,7 @@ from edgeproxy.demo.shared import HOST
 from edgeproxy.demo.tour import TRACE_ID
 from tests.cli.test_demo import Demo, demo_in
 from tests.support import until
-from tests.support.redis_cluster import redis_program
+from tests.support.redis_server import redis_program
 
 ARGUMENTS = ("--redis", "--port", "0", "--workers", "1")
 

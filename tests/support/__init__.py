@@ -19,7 +19,9 @@ from tests.support.origin import (
     until_close,
 )
 from tests.support.ports import free_port
-from tests.support.redis_cluster import Monitored, RedisServer, RedisServers, slot_of
+from tests.support.redis_cluster import RedisServers, slot_of
+from tests.support.redis_monitor import Monitored
+from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
 __all__ = [

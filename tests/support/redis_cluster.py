@@ -17,41 +17,32 @@ import os
 import random
 import secrets
 import shutil
-import signal
 import socket
-import struct
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 from redis import Redis, RedisError
-from redis.backoff import NoBackoff
-from redis.client import Monitor
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
-from redis.retry import Retry
 
+from tests.support.blackhole import HOST, Blackhole
+from tests.support.redis_monitor import Monitored
+from tests.support.redis_server import COMMAND_S, RedisServer, View, redis_program
 from tests.support.redis_tls import RedisTls
-from tests.support.wait import PATIENCE_S, until
+from tests.support.wait import until
 
-HOST = "127.0.0.1"
 MASTERS = 3
 SERVERS = 2 * MASTERS
 _TRIES = 5
-_LOG_TAIL_LINES = 20
-_COMMAND_S = 5.0
 _BATCH_KEYS = 100
-_READ_S = 0.05
 _FORMING_MS = 1000
 """The node timeout of servers that start: they hear of each other twice in that time."""
-_PIECE_BYTES = 65536
 _PORTS = range(12000, 32000)
 """Below those from which Linux takes the ports of outgoing connections: a server that restarts finds its own free."""
 
@@ -62,166 +53,6 @@ while read pid; do pids="$pids $pid"; done
 for pid in $pids; do case "$(readlink /proc/$pid/cwd)" in "$0"/*) kill -KILL $pid;; esac; done
 rm -rf "$0"
 """
-
-
-def redis_program() -> str:
-    """The path of redis-server; skips the test when it is not installed."""
-    searched = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    found = shutil.which("redis-server", path=searched)
-    if not found:
-        pytest.skip("redis-server is not installed (make test installs it, or: apt-get install redis-server)")
-    return found
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a server knows of one: a line of CLUSTER NODES."""
-
-    id: str
-    flags: frozenset[str]
-    master_id: str
-    epoch: int
-    connected: bool
-    slots: tuple[range, ...]
-
-    @classmethod
-    def parse(cls, line: str) -> Self:
-        """Read a line; slots that are on their way elsewhere, in brackets, still count where they were."""
-        name, _address, flags, master, _ping, _pong, epoch, link, *slots = line.split()
-        bounds = [slot.partition("-") for slot in slots if not slot.startswith("[")]
-        ranges = tuple(range(int(first), int(last or first) + 1) for first, _, last in bounds)
-        return cls(name, frozenset(flags.split(",")), master.strip("-"), int(epoch), link == "connected", ranges)
-
-    def serves(self, slot: int) -> bool:
-        """Whether a slot is its."""
-        return any(slot in held for held in self.slots)
-
-    @property
-    def is_master(self) -> bool:
-        """Whether it is a master: one that is down is for as long as nobody has taken its slots."""
-        return "master" in self.flags and (bool(self.slots) or not self.flags & {"fail", "fail?"})
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it is reached, and nobody takes it for dead."""
-        return self.connected and not self.flags & {"fail", "fail?", "handshake"}
-
-
-View = Mapping[str, Seen]
-"""The cluster as one server sees it, by id."""
-
-
-class RedisServer:
-    """One server of a cluster; made by it."""
-
-    def __init__(
-        self, cluster: "RedisServers", index: int, ports: tuple[int, int], blackhole: "Blackhole | None"
-    ) -> None:
-        self.host = HOST
-        self.direct_port, self.bus_port = ports
-        """Where it listens itself."""
-        self.port = blackhole.port if blackhole else self.direct_port
-        """Where clients find it: its own port, or that of the proxy in front of it."""
-        self.address = f"{HOST}:{self.port}"
-        self.id = secrets.token_hex(20)
-        self.index = index
-        self.folder = cluster.folder / f"server-{index}"
-        self.log_file = self.folder / "redis.log"
-        self.blackhole = blackhole
-        self.is_stopped = False
-        """Whether it was stopped and not continued."""
-        self._cluster = cluster
-        self._process: subprocess.Popen[bytes] | None = None
-        self.control = cluster.client(self, socket_timeout=_COMMAND_S, retry=Retry(NoBackoff(), 1))
-        """A client of the cluster's own."""
-
-    def __repr__(self) -> str:
-        return f"<server {self.index} at {self.address}>"
-
-    # --- its life
-
-    def start(self) -> None:
-        """Start it; it is not ready yet."""
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [redis_program(), str(self.folder / "redis.conf")],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-            )
-        self._cluster.leash(self._process.pid)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-        self.is_stopped = False
-        self.control.connection_pool.disconnect()
-
-    def stop(self) -> None:
-        """SIGSTOP: its sockets stay open and nothing comes out of them."""
-        os.kill(self.pid, signal.SIGSTOP)
-        until(lambda: self._state() == "T", f"{self} to stop")
-        self.is_stopped = True
-
-    def cont(self) -> None:
-        """SIGCONT: what has come in meanwhile is answered."""
-        os.kill(self.pid, signal.SIGCONT)
-        self.is_stopped = False
-
-    def restart(self) -> None:
-        """Start it again where it was, killed or not, and wait until it is part of the cluster as all others see it."""
-        self.kill()
-        self.start()
-        self._cluster.wait_ready()
-        self._cluster.set_node_timeout(self)
-
-    def is_running(self) -> bool:
-        """Whether it answers, as far as signals go."""
-        return self._process is not None and self._process.poll() is None and not self.is_stopped
-
-    def ended(self) -> bool:
-        """Whether it is no more, though nobody has killed it."""
-        return self._process is not None and self._process.poll() is not None
-
-    def _state(self) -> str:
-        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-    # --- how it is
-
-    @property
-    def pid(self) -> int:
-        """Its pid."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """The end of its log."""
-        lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
-        return "\n".join(lines[-_LOG_TAIL_LINES:])
-
-    @property
-    def is_master(self) -> bool:
-        """Whether it is a master, as the cluster sees it now."""
-        return self._cluster.view()[self.id].is_master
-
-    def command(self, *words: Any) -> Any:
-        """Have it execute a command; the bare answer."""
-        return self.control.execute_command(*words)
-
-    def takes_commands(self) -> bool:
-        """Whether it serves: the cluster's state is ok, as it sees it."""
-        info: bytes = self.command("CLUSTER", "INFO")
-        return b"cluster_state:ok" in info
-
-    def sees(self) -> View:
-        """The cluster as it sees it."""
-        text: bytes = self.command("CLUSTER", "NODES")
-        return {seen.id: seen for seen in map(Seen.parse, text.decode().splitlines())}
 
 
 class RedisServers:
@@ -457,7 +288,7 @@ class RedisServers:
         for master in masters:
             master.command("FLUSHALL", "SYNC")
             master.command("FUNCTION", "FLUSH", "SYNC")
-            master.control.wait(1, round(_COMMAND_S * 1000) // 2)
+            master.control.wait(1, round(COMMAND_S * 1000) // 2)
         for node in self.running():
             node.control.slowlog_reset()
 
@@ -489,7 +320,7 @@ class RedisServers:
 
     def _migrate(self, source: RedisServer, to: RedisServer, keys: Sequence[bytes | str]) -> None:
         if keys:
-            place = (HOST, to.direct_port, "", 0, round(_COMMAND_S * 1000))
+            place = (HOST, to.direct_port, "", 0, round(COMMAND_S * 1000))
             source.command("MIGRATE", *place, "AUTH2", *self._control, "KEYS", *keys)
 
     def cut(self, node: RedisServer) -> None:
@@ -542,156 +373,6 @@ class RedisServers:
     def _shows_all(self, node: RedisServer) -> bool:
         shown = {server[2].decode() for slots in node.command("CLUSTER", "SLOTS") for server in slots[2:]}
         return shown >= {server.id for server in self.running()}
-
-
-class Monitored:
-    """What a server is asked: MONITOR's lines, read by a thread."""
-
-    def __init__(self, client: Redis, control: Redis) -> None:
-        """Monitor with one client; the other one is for marks."""
-        self.lines: list[str] = []
-        """The lines so far: `1700000000.000001 [0 127.0.0.1:4242] "GET" "key"`."""
-        self._control = control
-        self._monitor: Monitor = client.monitor()
-        self._closing = False
-        self._monitor.__enter__()
-        self._thread = threading.Thread(target=self._read, name="MONITOR", daemon=True)
-        self._thread.start()
-
-    def until(self, predicate: Callable[[str], bool], *, timeout: float = PATIENCE_S) -> str:
-        """Wait for the first line of which this holds."""
-        return until(lambda: next(filter(predicate, list(self.lines)), None), "a line of MONITOR", timeout=timeout)
-
-    def flushed(self) -> list[str]:
-        """The lines of all commands that were executed by now."""
-        mark = secrets.token_hex(8)
-        self._control.echo(mark)
-        end = self.lines.index(self.until(lambda line: mark in line))
-        return [line for line in self.lines[:end] if not line.endswith('"ECHO"')]
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._closing = True
-        self._thread.join()
-        self._monitor.__exit__()
-
-    def _read(self) -> None:
-        connection = self._monitor.connection
-        with contextlib.suppress(RedisError, OSError):  # the server was killed
-            while not self._closing:
-                if connection.can_read(timeout=_READ_S):
-                    self.lines.append(connection.read_response().decode())
-
-
-class Blackhole:
-    """A TCP proxy that can silently stop forwarding: connections stay open, or open, and nothing comes of them."""
-
-    def __init__(self, upstream_port: int) -> None:
-        """Listen on a free port."""
-        self._upstream_port = upstream_port
-        self._is_cut = False
-        self._open: set[_Passage] = set()
-        self._lock = threading.Lock()
-        self._listener = socket.create_server((HOST, 0), backlog=1024)
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, name=f"blackhole {self.port}", daemon=True).start()
-
-    def cut(self) -> None:
-        """Swallow what comes from now on, in both directions."""
-        with self._lock:
-            self._is_cut = True
-            for passage in self._open:
-                passage.lost = True
-
-    def mend(self) -> None:
-        """Forward again, on new connections; those that were cut are closed."""
-        with self._lock:
-            self._is_cut = False
-            lost = [passage for passage in self._open if passage.lost]
-        for passage in lost:
-            passage.end()
-
-    def close(self) -> None:
-        """Stop listening and close everything."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            left = list(self._open)
-        for passage in left:
-            passage.end()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with self._lock:
-            passage = _Passage(client, self._is_cut)
-            self._open.add(passage)
-        try:
-            passage.forward(self._upstream_port)
-        finally:
-            with self._lock:
-                self._open.discard(passage)
-
-
-class _Passage:
-    """A client's connection and the one that it leads to; one that was ever cut is lost."""
-
-    def __init__(self, client: socket.socket, lost: bool) -> None:
-        self.lost = lost
-        self._ended = threading.Event()
-        self._sockets = [client]
-
-    def forward(self, port: int) -> None:
-        """Forward until both sides have closed; a lost one stays until it is ended."""
-        (client,) = self._sockets
-        try:
-            if self.lost:
-                self._swallow(client)
-                return
-            server = socket.create_connection((HOST, port), timeout=_COMMAND_S)
-            server.settimeout(None)
-            self._sockets.append(server)
-            for sock in self._sockets:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
-            back.start()
-            self._pump(client, server)
-            back.join()
-        except OSError:  # nobody listens there
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        finally:
-            for sock in self._sockets:
-                sock.close()
-
-    def end(self) -> None:
-        """Close both connections."""
-        self._ended.set()
-        for sock in list(self._sockets):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(_PIECE_BYTES):
-                if not self.lost:
-                    sink.sendall(data)
-        if self.lost:
-            self._ended.wait()
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
-
-    def _swallow(self, source: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while source.recv(_PIECE_BYTES):
-                pass
-        self._ended.wait()
 
 
 def slot_of(key: bytes | str) -> int:

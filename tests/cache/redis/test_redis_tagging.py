@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from edgeproxy.cache.redis.layout import Names
-from tests.support import Node, Origin, RedisServers
+from tests.support import Monitored, Node, Origin, RedisServers
 from tests.support.origin import reply
-from tests.support.redis_cluster import Monitored
 from tests.support.wait import until
 
 READY = "redis: the purge rules are known"
