@@ -4,13 +4,10 @@ For `edgeproxy keytrace`. The log has all operations of one node, the trail a sh
 know of is one (`merged`). A source that can't be read raises SourceError: the other one may still do.
 """
 
-import gzip
 import stat
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +25,7 @@ from edgeproxy.cache.redis.layout import DamagedError, Head, Names, VaryMark
 from edgeproxy.cache.redis.trail import Step, cut, step_of
 from edgeproxy.config import RedisCache
 from edgeproxy.logging.follow import Follower
+from edgeproxy.logging.past import log_files, newest
 from edgeproxy.node.errors import NodeError
 from edgeproxy.proxy.plan import Plans
 
@@ -149,9 +147,9 @@ class Log:
         if not self._is_file:
             return []
         found: list[Touch] = []
-        for path in self._files():
+        for path in log_files(self._path):
             try:
-                found += self._newest(path, limit - len(found))
+                found += newest(path, self._touches, limit - len(found))
             except FileNotFoundError:
                 continue  # rotated meanwhile; of the log itself it is said above
             except (OSError, EOFError, zlib.error) as error:
@@ -182,29 +180,6 @@ class Log:
             self._follower.last()
         except OSError as error:
             raise SourceError(f"the access log {self._path}: {error.strerror}") from error
-
-    def _files(self) -> list[Path]:
-        """The log and what was rotated away from it, newest first, each file once whatever it is called meanwhile."""
-        names = [self._path]
-        try:
-            beside = self._path.parent.iterdir()
-            rotated = [path for path in beside if path.name.startswith((f"{self._path.name}.", f"{self._path.name}-"))]
-            names += sorted(rotated, key=lambda path: path.stat().st_mtime, reverse=True)
-        except OSError:
-            pass  # it may not be allowed to look: the log itself is what counts
-        return names
-
-    def _newest(self, path: Path, limit: int) -> list[Touch]:
-        """The last ones in a file, the last one first; nothing of it is kept but those."""
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:
-                return list(deque((touch for line in file for touch in self._touches(line)), limit))[::-1]
-        follower = Follower(path)
-        try:
-            touches = (touch for line in follower.last() for touch in reversed(self._touches(line)))
-            return list(islice(touches, limit))
-        finally:
-            follower.close()
 
     def _touches(self, line: bytes) -> list[Touch]:
         """The operations of a line that are asked for."""
