@@ -18,6 +18,7 @@ from tests.support.origin import (
     silent,
     until_close,
 )
+from tests.support.otlp import OtlpReceiver, ReceivedSpan
 from tests.support.ports import free_port
 from tests.support.redis_cluster import RedisServers, slot_of
 from tests.support.redis_monitor import Monitored
@@ -35,7 +36,9 @@ __all__ = [
     "Nginx",
     "Node",
     "Origin",
+    "OtlpReceiver",
     "Received",
+    "ReceivedSpan",
     "Record",
     "Recording",
     "RedisServer",
