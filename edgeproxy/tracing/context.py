@@ -93,12 +93,13 @@ class RequestTrace(Struct, gc=False):
     tracestate: bytes | None = None  # to send on
     link: str | None = None  # "trace id-span id" that an untrusted peer sent
     passthrough: bytes | None = None  # the traceparent to send on as it came: tracing is off
+    reason: str = "off"  # why it is sampled, or is not
 
 
 class Tracer:
     """Begins the trace of every request, under the settings of that moment. Tracing is off until it is configured."""
 
-    __slots__ = ("_bound", "_enabled", "_mint", "_sampler")
+    __slots__ = ("_bound", "_enabled", "_mint", "_reason", "_sampler")
 
     def __init__(self, ids: IdSource) -> None:
         self._mint = ids.mint
@@ -108,6 +109,7 @@ class Tracer:
         """Takes new settings. Requests that have begun keep what they began with."""
         self._sampler = Sampler(sampler, ratio)
         self._bound = self._sampler.bound
+        self._reason = self._sampler.reason
         self._enabled = enabled
 
     def begin(
@@ -127,8 +129,10 @@ class Tracer:
             return RequestTrace(trace_id, span_id, request_id)
         # Sampler.minted() written out: its call would add 0.06 us to the 0.86 us that begin() takes.
         if trace_id[LOW_HALF] < self._bound:
-            return RequestTrace(trace_id, span_id, request_id, None, _RANDOM_SAMPLED, True, True)
-        return RequestTrace(trace_id, span_id, request_id, None, RANDOM, False, True)
+            return RequestTrace(
+                trace_id, span_id, request_id, None, _RANDOM_SAMPLED, True, True, None, None, None, self._reason
+            )
+        return RequestTrace(trace_id, span_id, request_id, None, RANDOM, False, True, None, None, None, self._reason)
 
     def _join(self, now_ns: int, parent: RemoteParent, tracestates: Sequence[bytes] | None) -> RequestTrace:
         _, span_id, request_id = self._mint(now_ns)
@@ -143,7 +147,10 @@ class Tracer:
         sampled = self._sampler.continued(trace_id, bool(parent.flags & SAMPLED))
         flags |= sampled
         tracestate = parse_tracestate(tracestates) if tracestates else None
-        return RequestTrace(trace_id, span_id, request_id, parent.span_id, flags, sampled, True, tracestate)
+        reason = "parent" if self._sampler.parent_based else self._reason
+        return RequestTrace(
+            trace_id, span_id, request_id, parent.span_id, flags, sampled, True, tracestate, None, None, reason
+        )
 
     def _restart(self, now_ns: int, parent: RemoteParent) -> RequestTrace:
         trace = self.begin(now_ns, None, None, trusted=False)

@@ -42,16 +42,29 @@ class SamplerKind(IntEnum):
         raise ValueError(f"{word!r} is no sampler: allowed are {', '.join(kind.word for kind in cls)}")
 
 
+_REASONS = {
+    kind: word
+    for word, kinds in {
+        "always_off": (SamplerKind.ALWAYS_OFF, SamplerKind.PARENTBASED_ALWAYS_OFF),
+        "always_on": (SamplerKind.ALWAYS_ON, SamplerKind.PARENTBASED_ALWAYS_ON),
+        "ratio": (SamplerKind.TRACEIDRATIO, SamplerKind.PARENTBASED_TRACEIDRATIO),
+    }.items()
+    for kind in kinds
+}
+
+
 class Sampler:
     """A sampler of one kind and ratio. The same trace id gets the same decision here and in every SDK."""
 
-    __slots__ = ("bound", "kind", "parent_based", "ratio")
+    __slots__ = ("bound", "kind", "parent_based", "ratio", "reason")
 
     def __init__(self, kind: SamplerKind, ratio: float) -> None:
         self.kind = kind
         self.ratio = ratio
         self.parent_based = kind >= SamplerKind.PARENTBASED_ALWAYS_OFF
         self.bound = _bound(kind, ratio)
+        self.reason = _REASONS[kind]
+        """Why it decides as it does about a trace that begins here."""
 
     def minted(self, trace_id: str) -> bool:
         """Whether to sample a trace that begins here."""
