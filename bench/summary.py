@@ -218,13 +218,16 @@ def targets(found: Summaries) -> list[Target]:
         _at_least(found, "miss", "nginx", 0.7, "785-byte misses: at least 0.7 x nginx + Lua"),
         _at_least(found, "hit", "nginx", 1.3, "compiled: 785-byte hits: at least 1.3 x nginx + Lua", of="compiled"),
         _at_least(found, "miss", "nginx", 0.7, "compiled: 785-byte misses: at least 0.7 x nginx + Lua", of="compiled"),
-        _at_least(
-            found,
-            "hit-redis",
-            "nginx-redis",
-            0.7,
-            "785-byte hits from Redis: at least 0.7 x nginx + Lua from Redis",
-            of="edgeproxy-redis",
+        *(
+            _at_least(
+                found,
+                "hit-redis",
+                "nginx-redis",
+                0.7,
+                f"{prefix}785-byte hits from Redis: at least 0.7 x nginx + Lua from Redis",
+                of=server,
+            )
+            for prefix, server in (("", "edgeproxy-redis"), ("compiled: ", "compiled-redis"))
         ),
         _at_least(found, "hit1m", "nginx", 0.8, "1 MiB hits: at least 0.8 x nginx + Lua's bytes/s"),
         _at_least(found, "not-modified", "nginx", 1.3, "304 to If-None-Match: at least 1.3 x nginx + Lua"),

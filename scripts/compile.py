@@ -15,8 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 HOT = (
     "ledger/writer.py",
     *(f"tracing/{name}.py" for name in ("context", "ids", "sampler")),
-    *(f"cache/{name}.py" for name in ("conditional", "conditions", "entry", "filling", "key", "memory", "poisoning")),
-    *(f"cache/{name}.py" for name in ("ranges", "readings", "tiers")),
+    *(f"cache/{name}.py" for name in ("conditional", "conditions", "entry", "filling", "key", "memory", "operations")),
+    *(f"cache/{name}.py" for name in ("poisoning", "ranges", "readings", "tiers")),
+    *(
+        f"cache/redis/{name}.py"
+        for name in (
+            *("breaker", "cluster", "commands", "layout", "link", "node", "operating", "reading", "rules", "store"),
+            "trail",
+        )
+    ),
     *(
         f"proxy/{name}.py"
         for name in (

@@ -5,7 +5,14 @@ from bench.servers.edgeproxy import Compiled, Edgeproxy
 from bench.servers.mitmproxy import Mitmproxy
 from bench.servers.nginx_lua import NginxLua
 from bench.servers.origin import Origin
-from bench.servers.redis import EdgeproxyRedis, EdgeproxyRedisFunction, EdgeproxyRedisUntagged, NginxRedis, RedisServer
+from bench.servers.redis import (
+    CompiledRedis,
+    EdgeproxyRedis,
+    EdgeproxyRedisFunction,
+    EdgeproxyRedisUntagged,
+    NginxRedis,
+    RedisServer,
+)
 from bench.servers.varnish import Varnish
 
 SERVERS: dict[str, type[Server]] = {
@@ -17,6 +24,7 @@ SERVERS: dict[str, type[Server]] = {
         Varnish,
         Mitmproxy,
         EdgeproxyRedis,
+        CompiledRedis,
         EdgeproxyRedisUntagged,
         EdgeproxyRedisFunction,
         NginxRedis,

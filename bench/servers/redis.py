@@ -12,7 +12,7 @@ from redis import Redis
 from bench.errors import MissingToolError
 from bench.process import Program, accepts, find_tool, free_port
 from bench.servers.base import Site
-from bench.servers.edgeproxy import Edgeproxy
+from bench.servers.edgeproxy import Compiled, Edgeproxy
 from bench.servers.nginx_lua import NginxLua
 from bench.transfer import get
 
@@ -69,6 +69,13 @@ class EdgeproxyRedis(Edgeproxy):
     group = "redis"
     template = "edgeproxy-redis.toml"
     tag: ClassVar[str] = "plain"
+
+
+class CompiledRedis(Compiled, EdgeproxyRedis):
+    """The same, compiled."""
+
+    name = "compiled-redis"
+    title = "edgeproxy, compiled, from Redis"
 
 
 class EdgeproxyRedisUntagged(EdgeproxyRedis):

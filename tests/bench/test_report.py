@@ -27,7 +27,7 @@ def full_outcome() -> Outcome:
             rounds += [
                 a_round(server=server, scenario=f"latency-{kind}", latency_ms=LATENCY) for kind in ("hit", "miss")
             ]
-    for server, rate in (("edgeproxy-redis", 30_000.0), ("nginx-redis", 40_000.0)):
+    for server, rate in (("edgeproxy-redis", 30_000.0), ("compiled-redis", 35_000.0), ("nginx-redis", 40_000.0)):
         rounds.append(a_round(server=server, scenario="hit-redis", rate=rate))
     return Outcome(rounds=rounds, versions={"nginx": "nginx/1.22.1"}, lookups=flat_lookups())
 
