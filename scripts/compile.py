@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HOT = (
     "ledger/writer.py",
     *(f"tracing/{name}.py" for name in ("context", "ids", "sampler")),
-    *(f"cache/{name}.py" for name in ("conditional", "conditions", "entry", "filling", "key", "memory", "operations")),
-    *(f"cache/{name}.py" for name in ("poisoning", "ranges", "readings", "tiers")),
+    *(f"cache/{name}.py" for name in ("conditional", "conditions", "entry", "filling", "key", "memory", "poisoning")),
+    *(f"cache/{name}.py" for name in ("ranges", "readings", "tiers")),
     *(
         f"cache/redis/{name}.py"
         for name in (
@@ -34,7 +34,8 @@ HOT = (
     ),
     *(f"proxy/upstream/{name}.py" for name in ("address", "attempt", "connection", "fetch")),
 )
-"""What a request passes through, and nothing else."""
+"""What a request passes through, and nothing else. What is decoded into is left out (`cache/stored.py`,
+`cache/operations.py`): compiled, a Struct has lost the types of its fields."""
 SETUP = """
 from setuptools import setup
 from mypyc.build import mypycify
