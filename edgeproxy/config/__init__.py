@@ -16,14 +16,15 @@ from edgeproxy.config.model import (
     Node,
     Origin,
     Route,
-    Tracing,
 )
 from edgeproxy.config.redis import RedisCache
 from edgeproxy.config.toml import toml_value
+from edgeproxy.config.tracing import Batch, Otlp, TraceStore, Tracing
 from edgeproxy.config.types import SamplerWord
 
 __all__ = [
     "Admin",
+    "Batch",
     "Cache",
     "Config",
     "ConfigError",
@@ -33,12 +34,14 @@ __all__ = [
     "Log",
     "Node",
     "Origin",
+    "Otlp",
     "Problem",
     "RedisCache",
     "Route",
     "RouteCache",
     "SamplerWord",
     "SettingsError",
+    "TraceStore",
     "Tracing",
     "TracingSettings",
     "effective",

@@ -11,6 +11,8 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_FRAMING_FIELDS = frozenset({"content-encoding", "content-length", "content-type", "host", "transfer-encoding"})
+"""Those that say what a request is: nobody else may."""
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _LOOKS_LIKE_IPV4 = re.compile(r"[0-9.]+")
@@ -92,6 +94,17 @@ def is_endpoint(text: str) -> bool:
     return _split_url(text) is not None
 
 
+def is_url(text: str) -> bool:
+    """An http or https url, with a path and query if need be, without a user and password, or a fragment."""
+    return _split_url(text) is not None and "#" not in text
+
+
+def is_header_condition(text: str) -> bool:
+    """`NAME` or `NAME=VALUE` of a header field."""
+    name, _, value = text.partition("=")
+    return is_token(name) and _FIELD_VALUE.fullmatch(value) is not None
+
+
 def is_token(text: str) -> bool:
     """What names a header field or a cookie (RFC 9110 §5.6.2, RFC 6265 §4.1.1)."""
     return _TOKEN.fullmatch(text) is not None
@@ -167,6 +180,28 @@ def can_be_directory(text: str) -> bool:
     path = Path(text)
     nearest = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
     return os.path.isdir(nearest)  # noqa: PTH112 where it can't be looked, pathlib raises
+
+
+EXPORTERS = ("otlp", "console", "embedded")
+"""Where spans can go."""
+
+
+def are_exporters(text: str) -> bool:
+    """Names of exporters by comma, or `none` alone."""
+    names = [name.strip() for name in text.split(",")]
+    return names == ["none"] or (set(names) <= {*EXPORTERS} and len(set(names)) == len(names))
+
+
+def are_headers(headers: dict[str, str]) -> bool:
+    """Header fields that one may send along: names that are tokens, each once whatever its case, values on one line."""
+    once = len({name.lower() for name in headers}) == len(headers)
+    return once and all(
+        is_token(name)
+        and name.lower() not in _FRAMING_FIELDS
+        and value.isascii()
+        and (not value or value.isprintable())
+        for name, value in headers.items()
+    )
 
 
 def are_resource_attributes(attributes: dict[str, str]) -> bool:

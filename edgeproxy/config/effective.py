@@ -39,7 +39,18 @@ def _plain(table: Struct) -> dict[str, Any]:
     """A table's values by key; what TOML has no word for, None, is left out."""
     values = {name: getattr(table, name) for name in keys_of(type(table))}
     return {
-        name: _plain(value) if isinstance(value, Struct) else HIDDEN if name == "password" and value else value
+        name: _plain(value) if isinstance(value, Struct) else _shown(name, value)
         for name, value in values.items()
         if value is not None
     }
+
+
+def _shown(name: str, value: object) -> object:
+    """A value, or that there is one that is not for every eye."""
+    if name == "password" and value:
+        return HIDDEN
+    if name == "headers" and isinstance(value, dict):
+        return dict.fromkeys(value, HIDDEN)
+    if isinstance(value, list):
+        return [_plain(item) if isinstance(item, Struct) else item for item in value]
+    return value

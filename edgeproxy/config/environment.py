@@ -7,7 +7,7 @@ the variables. OpenTelemetry's rules hold for its own (an empty one counts as un
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, Self, get_args
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -15,15 +15,20 @@ from msgspec import Struct
 
 from edgeproxy.config import checks
 from edgeproxy.config.errors import ConfigError, Problem, shown
-from edgeproxy.config.model import Config, Tracing
+from edgeproxy.config.from_text import NUMBER, SWITCH_WORDS, UnusableError, reader_of, switch
+from edgeproxy.config.from_text import expected as expected_of
+from edgeproxy.config.model import Config
+from edgeproxy.config.sampling import Sampling
+from edgeproxy.config.schema import keys_of
+from edgeproxy.config.tracing import Tracing
 from edgeproxy.config.types import SamplerWord
 
-_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _COMMENT = re.compile(r"\s+#.*", re.DOTALL)
 _SAMPLERS: tuple[SamplerWord, ...] = get_args(SamplerWord.__value__)
-_SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 _FULL_RATIO = 1.0
+_A_DAY_S = 86400
+_MOST_SPANS = 100_000
 
 
 class Variable(Struct, frozen=True, kw_only=True):
@@ -33,7 +38,7 @@ class Variable(Struct, frozen=True, kw_only=True):
     sentence: str
     expected: str
     read: Callable[[str], Any]
-    """What the text means; ValueError if nothing."""
+    """What the text means; ValueError if nothing, which may say more about it."""
     switches: bool = False
     """Whether it takes effect while the node runs, as soon as it stands in the environment file."""
 
@@ -43,6 +48,8 @@ class Variable(Struct, frozen=True, kw_only=True):
             return None
         try:
             self.read(text.strip())
+        except UnusableError as error:
+            return f"expected {self.expected}: {error}"
         except ValueError:
             return f"expected {self.expected}"
         return None
@@ -58,21 +65,32 @@ class TracingSettings(Struct, frozen=True):
     enabled: bool
     sampler: SamplerWord
     ratio: float
+    exporters: tuple[str, ...] = ("embedded",)
+    """Where spans go: names out of `checks.EXPORTERS`; none where tracing is off because of it."""
+    sampling: Sampling = Sampling()
+    strategies: str = ""
+    """What the last good answer of `sampling.remote_url` said, JSON; empty if there is none."""
 
+    def to_json(self) -> bytes:
+        """As it is handed to workers and scribe."""
+        return msgspec.json.encode(self)
 
-def _switch(text: str) -> bool:
-    try:
-        return _SWITCH[text.lower()]
-    except KeyError:
-        raise ValueError(text) from None
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """What `to_json` wrote; msgspec.ValidationError or DecodeError if it is anything else."""
+        return msgspec.json.decode(data, type=cls)
 
 
 def _is_true(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _is_none(text: str) -> bool:
-    return text.lower() == "none"
+def _exporters(text: str) -> tuple[str, ...]:
+    """Names by comma, each once; nothing for `none`."""
+    names = tuple(name.strip().lower() for name in text.split(","))
+    if not checks.are_exporters(",".join(names)):
+        raise ValueError(text)
+    return () if names == ("none",) else names
 
 
 def _sampler(text: str) -> SamplerWord:
@@ -83,7 +101,7 @@ def _sampler(text: str) -> SamplerWord:
 
 
 def _ratio(text: str) -> float:
-    if not _NUMBER.fullmatch(text) or not 0.0 <= (ratio := float(text)) <= _FULL_RATIO:
+    if not NUMBER.fullmatch(text) or not 0.0 <= (ratio := float(text)) <= _FULL_RATIO:
         raise ValueError(text)
     return ratio
 
@@ -116,14 +134,76 @@ def _decoded(text: str) -> str:
     return unquote_to_bytes(text.strip()).decode()
 
 
+def _headers(text: str) -> dict[str, str]:
+    headers = {}
+    for pair in text.split(","):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(pair)
+        headers[_decoded(name)] = _decoded(value)
+    if not checks.are_headers(headers):
+        raise ValueError(text)
+    return headers
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(text)
+        return text.lower()
+
+    return read
+
+
+def _milliseconds(text: str) -> float:
+    """Milliseconds, as OpenTelemetry has them, in seconds."""
+    if not NUMBER.fullmatch(text) or not 0.0 < (seconds := float(text) / 1000) <= _A_DAY_S:
+        raise ValueError(text)
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < (count := int(text)) <= _MOST_SPANS:
+        raise ValueError(text)
+    return count
+
+
+def _file(text: str) -> str:
+    if not checks.is_readable_file(text):
+        raise ValueError(text)
+    return text
+
+
+_MILLISECONDS = "a number of milliseconds, more than 0"
+_SPANS = "a number of spans, 1 or more"
+_FILE = "a file that is there and can be read"
+_OTLP: tuple[tuple[str, str, str, Callable[[str], Any]], ...] = (
+    ("PROTOCOL", "protocol", "http/protobuf or grpc", _one_of("http/protobuf", "grpc")),
+    ("HEADERS", "headers", '"name=value,name=value", with "%" and "," percent-encoded', _headers),
+    ("COMPRESSION", "compression", "none or gzip", _one_of("none", "gzip")),
+    ("TIMEOUT", "timeout", _MILLISECONDS, _milliseconds),
+    ("CERTIFICATE", "ca_file", _FILE, _file),
+    ("CLIENT_CERTIFICATE", "cert_file", _FILE, _file),
+    ("CLIENT_KEY", "key_file", _FILE, _file),
+)
+"""OTEL_EXPORTER_OTLP_<first>, and OTEL_EXPORTER_OTLP_TRACES_<first> before it, over `tracing.otlp.<second>`."""
+_BATCH: tuple[tuple[str, str, str, Callable[[str], Any]], ...] = (
+    ("MAX_QUEUE_SIZE", "queue_size", _SPANS, _count),
+    ("SCHEDULE_DELAY", "delay", _MILLISECONDS, _milliseconds),
+    ("MAX_EXPORT_BATCH_SIZE", "batch_size", _SPANS, _count),
+    ("EXPORT_TIMEOUT", "export_timeout", _MILLISECONDS, _milliseconds),
+)
+"""OTEL_BSP_<first>, over `tracing.batch.<second>`."""
+
+
 VARIABLES = {
     variable.name: variable
     for variable in (
         Variable(
             name="EDGEPROXY_TRACING",
             sentence="Switches tracing on or off; wins over `tracing.enabled`.",
-            expected="on or off (or true, false, 1, 0)",
-            read=_switch,
+            expected=SWITCH_WORDS,
+            read=switch,
             switches=True,
         ),
         Variable(
@@ -135,9 +215,9 @@ VARIABLES = {
         ),
         Variable(
             name="OTEL_TRACES_EXPORTER",
-            sentence="`none` switches tracing off, whatever else says on.",
-            expected="none, or an exporter's name",
-            read=_is_none,
+            sentence="Wins over `tracing.exporters`; `none` switches tracing off, whatever else says on.",
+            expected=f"{', '.join(checks.EXPORTERS)}, several of them by comma, or none",
+            read=_exporters,
             switches=True,
         ),
         Variable(
@@ -154,6 +234,16 @@ VARIABLES = {
             read=_ratio,
             switches=True,
         ),
+        *(
+            Variable(
+                name=f"EDGEPROXY_TRACING_{key.name.upper()}",
+                sentence=f"Wins over `tracing.sampling.{key.name}`.",
+                expected=expected_of(key),
+                read=reader_of(key),
+                switches=True,
+            )
+            for key in keys_of(Sampling).values()
+        ),
         Variable(
             name="OTEL_SERVICE_NAME",
             sentence="Wins over `tracing.service_name`.",
@@ -169,15 +259,31 @@ VARIABLES = {
         ),
         Variable(
             name="OTEL_EXPORTER_OTLP_ENDPOINT",
-            sentence="Wins over `tracing.otlp_endpoint`.",
+            sentence="Wins over `tracing.otlp_endpoint` and `tracing.otlp.traces_endpoint`.",
             expected='an http or https url such as "http://127.0.0.1:4318"',
             read=_endpoint,
         ),
         Variable(
             name="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            sentence="Wins over OTEL_EXPORTER_OTLP_ENDPOINT.",
+            sentence="Wins over `tracing.otlp.traces_endpoint` and over OTEL_EXPORTER_OTLP_ENDPOINT.",
             expected='an http or https url such as "http://127.0.0.1:4318/v1/traces"',
             read=_endpoint,
+        ),
+        *(
+            Variable(
+                name=f"OTEL_EXPORTER_OTLP_{signal}{name}",
+                sentence=f"Wins over {f'OTEL_EXPORTER_OTLP_{name}' if signal else f'`tracing.otlp.{key}`'}.",
+                expected=expected,
+                read=read,
+            )
+            for name, key, expected, read in _OTLP
+            for signal in ("", "TRACES_")
+        ),
+        *(
+            Variable(
+                name=f"OTEL_BSP_{name}", sentence=f"Wins over `tracing.batch.{key}`.", expected=expected, read=read
+            )
+            for name, key, expected, read in _BATCH
         ),
     )
 }
@@ -192,13 +298,27 @@ def effective_tracing(config: Config, environ: Mapping[str, str]) -> TracingSett
     values, problems = _values(environ, switches=True)
     if problems:
         raise ConfigError(problems)
-    off = values.get("OTEL_SDK_DISABLED", False) or values.get("OTEL_TRACES_EXPORTER", False)
-    default_ratio = _FULL_RATIO if "OTEL_TRACES_SAMPLER" in values else config.tracing.ratio
+    tracing = config.tracing
+    exporters = values.get("OTEL_TRACES_EXPORTER", _configured_exporters(tracing))
+    off = values.get("OTEL_SDK_DISABLED", False) or not exporters
+    sampling = {
+        key: values[variable] for key in keys_of(Sampling) if (variable := f"EDGEPROXY_TRACING_{key.upper()}") in values
+    }
+    default_ratio = _FULL_RATIO if "OTEL_TRACES_SAMPLER" in values else tracing.ratio
     return TracingSettings(
-        enabled=not off and values.get("EDGEPROXY_TRACING", config.tracing.enabled),
-        sampler=values.get("OTEL_TRACES_SAMPLER", config.tracing.sampler),
+        enabled=not off and values.get("EDGEPROXY_TRACING", tracing.enabled),
+        sampler=values.get("OTEL_TRACES_SAMPLER", tracing.sampler),
         ratio=values.get("OTEL_TRACES_SAMPLER_ARG", default_ratio),
+        exporters=exporters,
+        sampling=msgspec.structs.replace(tracing.sampling, **sampling),
     )
+
+
+def _configured_exporters(tracing: Tracing) -> tuple[str, ...]:
+    """Those of the file: where it names none, the store on this host, and the collector where there is one."""
+    if tracing.exporters:
+        return _exporters(tracing.exporters)
+    return ("otlp", "embedded") if tracing.otlp_endpoint or tracing.otlp.traces_endpoint else ("embedded",)
 
 
 def described_by(tracing: Tracing, environ: Mapping[str, str]) -> tuple[Tracing, list[Problem]]:
@@ -206,12 +326,24 @@ def described_by(tracing: Tracing, environ: Mapping[str, str]) -> tuple[Tracing,
     values, problems = _values(environ, switches=False)
     attributes = dict(values.get("OTEL_RESOURCE_ATTRIBUTES", {}))
     service_name = attributes.pop("service.name", tracing.service_name)
-    endpoint = values.get("OTEL_EXPORTER_OTLP_ENDPOINT", tracing.otlp_endpoint)
+    otlp = {
+        key: values[name]
+        for part, key, _, _ in _OTLP
+        for name in (f"OTEL_EXPORTER_OTLP_{part}", f"OTEL_EXPORTER_OTLP_TRACES_{part}")
+        if name in values
+    }
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" in values:
+        otlp["traces_endpoint"] = ""
+    if "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in values:
+        otlp["traces_endpoint"] = values["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
+    batch = {key: values[name] for part, key, _, _ in _BATCH if (name := f"OTEL_BSP_{part}") in values}
     described = msgspec.structs.replace(
         tracing,
         service_name=values.get("OTEL_SERVICE_NAME", service_name),
         resource_attributes=tracing.resource_attributes | attributes,
-        otlp_endpoint=values.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint),
+        otlp_endpoint=values.get("OTEL_EXPORTER_OTLP_ENDPOINT", tracing.otlp_endpoint),
+        otlp=msgspec.structs.replace(tracing.otlp, **otlp),
+        batch=msgspec.structs.replace(tracing.batch, **batch),
     )
     return described, problems
 

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct, field
 
 from edgeproxy.config import checks
 from edgeproxy.config.caching import Cache, RouteCache
+from edgeproxy.config.tracing import Tracing
 from edgeproxy.config.types import (
     GIB,
     KIB,
@@ -23,10 +24,8 @@ from edgeproxy.config.types import (
     Name,
     OriginUrl,
     ReadableFile,
-    SamplerWord,
     Seconds,
     SecondsFrom0,
-    Trust,
     form,
     says,
     unit,
@@ -153,47 +152,6 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = ""
     cache: Annotated[RouteCache, says("What is cached of its responses.")] = RouteCache()
-
-
-class Tracing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Trace ids, which traces are sampled, and which headers go out.
-
-    The environment and the environment file win over this table.
-    """
-
-    enabled: Annotated[
-        bool, says("Whether requests are traced. `edgeproxy trace on|off` switches it while the node runs.")
-    ] = True
-    trust: Annotated[Trust, says("Whose trace context is continued. For anyone else the trace begins anew.")] = "all"
-    sampler: Annotated[SamplerWord, says("Which traces are sampled, by OpenTelemetry's standard samplers.")] = (
-        "parentbased_traceidratio"
-    )
-    ratio: Annotated[float, Meta(ge=0, le=1), says("The share of traces that a ratio sampler takes.")] = 1.0
-    x_trace_id: Annotated[bool, says("Whether clients are sent X-Trace-Id.")] = True
-    traceresponse: Annotated[bool, says("Whether clients are sent traceresponse.")] = True
-    server_timing: Annotated[
-        bool, says("Whether clients are sent Server-Timing, which tells the time spent here from that at the origin.")
-    ] = True
-    cache_status: Annotated[bool, says("Whether clients are sent Cache-Status.")] = True
-    send_x_trace_id: Annotated[bool, says("Whether origins are sent X-Trace-Id.")] = True
-    send_x_request_id: Annotated[bool, says("Whether origins are sent X-Request-Id.")] = True
-    service_name: Annotated[
-        str, form(checks.is_readable, "a printable name"), says("The service that spans belong to.")
-    ] = "edgeproxy"
-    resource_attributes: Annotated[
-        dict[str, str],
-        form(
-            checks.are_resource_attributes,
-            'printable texts, such as { "deployment.environment.name" = "production" }; '
-            "service.name is tracing.service_name",
-        ),
-        says("What else describes this node in its spans."),
-    ] = field(default_factory=dict)
-    otlp_endpoint: Annotated[
-        str,
-        form(checks.is_endpoint, 'an http or https url such as "http://127.0.0.1:4318"'),
-        says('The OpenTelemetry collector for spans. This version shows it in `edgeproxy check`, no more. "" = none.'),
-    ] = ""
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -34,6 +34,8 @@ def contradictions(tables: Table) -> Iterator[Wrong]:
         yield from _shared_keys(routes)
     if isinstance(cache := tables.get("cache"), dict):
         yield from _redis(cache)
+    if isinstance(tracing := tables.get("tracing"), dict):
+        yield from _export(tracing)
 
 
 def _tables(tables: Table, name: str) -> dict[int, Table]:
@@ -93,6 +95,18 @@ def _redis(cache: Table) -> Iterator[Wrong]:
             yield Wrong("value", f"cache.redis.{name}", redis[name], f"expected {name} only with tls = true")
     if redis.get("tls_key_file") and not redis.get("tls_cert_file"):
         yield Wrong("missing", "cache.redis.tls_cert_file", None, "missing: expected the certificate of tls_key_file")
+
+
+def _export(tracing: Table) -> Iterator[Wrong]:
+    """What exporters need."""
+    otlp, batch = (tracing.get(name, {}) for name in ("otlp", "batch"))
+    if isinstance(otlp, dict) and otlp.get("key_file") and not otlp.get("cert_file"):
+        yield Wrong("missing", "tracing.otlp.cert_file", None, "missing: expected the certificate of key_file")
+    if isinstance(batch, dict):
+        most, size = (_number(batch.get(name)) for name in ("queue_size", "batch_size"))
+        if most is not None and size is not None and size > most:
+            reason = f"expected at most queue_size, which is {toml_value(most)}"
+            yield Wrong("value", "tracing.batch.batch_size", size, reason)
 
 
 def _number(value: object) -> float | None:

@@ -6,8 +6,10 @@ import msgspec
 import pytest
 
 from edgeproxy.config import (
+    Batch,
     Config,
     ConfigError,
+    Otlp,
     Problem,
     Tracing,
     TracingSettings,
@@ -179,7 +181,40 @@ DESCRIBED = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://t:4318/v1/traces",
         },
-        {"otlp_endpoint": "https://t:4318/v1/traces"},
+        {"otlp_endpoint": "http://c:4318", "otlp": Otlp(traces_endpoint="https://t:4318/v1/traces")},
+    ),
+    "headers, compression and timeout in milliseconds": (
+        {
+            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Basic%20YQ==, x-tenant = a%2Cb",
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "2500",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        },
+        {
+            "otlp": Otlp(
+                headers={"authorization": "Basic YQ==", "x-tenant": "a,b"},
+                compression="gzip",
+                timeout=2.5,
+                protocol="grpc",
+            )
+        },
+    ),
+    "those for traces win": (
+        {"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "1000", "OTEL_EXPORTER_OTLP_TIMEOUT": "2000"},
+        {"otlp": Otlp(timeout=1.0)},
+    ),
+    "the collector's files": (
+        {"OTEL_EXPORTER_OTLP_CERTIFICATE": __file__, "OTEL_EXPORTER_OTLP_CLIENT_KEY": __file__},
+        {"otlp": Otlp(ca_file=__file__, key_file=__file__)},
+    ),
+    "batches": (
+        {
+            "OTEL_BSP_MAX_QUEUE_SIZE": "10",
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "5",
+            "OTEL_BSP_EXPORT_TIMEOUT": "30000",
+        },
+        {"batch": Batch(queue_size=10, delay=0.2, batch_size=5, export_timeout=30.0)},
     ),
     "an empty endpoint is none": ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, {}),
 }
@@ -196,6 +231,62 @@ def test_service_resource_and_collector_win_over_the_file(
     loaded: Load, environ: dict[str, str], changes: dict[str, object]
 ) -> None:
     assert loaded(TABLE, **environ).tracing == msgspec.structs.replace(loaded(TABLE).tracing, **changes)
+
+
+@pytest.mark.parametrize(
+    ("environ", "traces_endpoint"),
+    [
+        ({}, "http://file:4318/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, ""),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t/x"}, "http://t/x"),
+    ],
+    ids=["the file's", "the environment's endpoint wins over the file's for traces", "the environment's for traces"],
+)
+def test_endpoints_of_the_environment_win_over_both_of_the_file(
+    loaded: Load, environ: dict[str, str], traces_endpoint: str
+) -> None:
+    table = (
+        '[tracing]\notlp_endpoint = "http://file:4318"\n[tracing.otlp]\ntraces_endpoint = "http://file:4318/traces"\n'
+    )
+    assert loaded(table, **environ).tracing.otlp.traces_endpoint == traces_endpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "content-length=3"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=b%0Ac"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "1s"),
+    ],
+)
+def test_what_an_exporter_can_not_be_told_is_an_error(loaded: Load, name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        loaded(TABLE, **{name: text})
+
+
+@pytest.mark.parametrize(
+    ("table", "exporters"),
+    [
+        ("", ("embedded",)),
+        ('otlp_endpoint = "http://c:4318"', ("otlp", "embedded")),
+        ('exporters = "none"\notlp_endpoint = "http://c:4318"', ()),
+        ('exporters = "console, otlp"', ("console", "otlp")),
+    ],
+    ids=["nothing said", "with a collector", "none", "named"],
+)
+def test_where_spans_go_by_the_configuration(loaded: Load, table: str, exporters: tuple[str, ...]) -> None:
+    assert loaded(f"[tracing]\n{table}\n").tracing.spans_go_to == exporters
+
+
+def test_exporters_that_there_are_not_are_an_error(loaded: Load) -> None:
+    with pytest.raises(ConfigError, match=r"expected .otlp., .console."):
+        loaded('[tracing]\nexporters = "otlp,zipkin"\n')
 
 
 MALFORMED = {
