@@ -17,7 +17,7 @@ COMMANDS = {
     "run": "Run a node.",
     "demo": "Run a node in front of a demo site, with things to try.",
     "check": "Check a configuration and print what is effective.",
-    "trace": "Switch tracing on or off in a running node, or show it.",
+    "trace": "Switch tracing on or off in a running node, or show it; show the story of a trace.",
     "tail": "Follow the access log.",
     "keytrace": "Show which Redis commands a trace ran, and which traces touched a URL's keys.",
     "status": "Show how a running node is.",

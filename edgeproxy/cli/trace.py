@@ -1,4 +1,4 @@
-"""`edgeproxy trace on|off|status`: the tracing toggle of a running node.
+"""`edgeproxy trace on|off|status`: the tracing toggle of a running node; `trace show` is in `traceshow`.
 
 Writes the environment file that the node watches, and sees the change through: the supervisor has read the file, and
 every worker has confirmed. It tells the node nothing by any other way, so an edit by hand does just the same.
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeproxy.cli.common import config_option, fail, find_node, plain_errors, runtime_dir_option
+from edgeproxy.cli.traceshow import show
 from edgeproxy.config import env_file_path, read_env_file, set_env_value
 from edgeproxy.node import NotRunningError, RuntimeDir
 from edgeproxy.node.status import Status, WorkerStatus, read_control, read_status
@@ -33,7 +34,10 @@ _timeout_option = click.option(
 
 @click.group()
 def trace() -> None:
-    """Switch tracing on or off in a running node, or show it. No restart, no request dropped."""
+    """Switch tracing on or off in a running node, or show it. No restart, no request dropped. Show a trace."""
+
+
+trace.add_command(show)
 
 
 @trace.command()
