@@ -30,6 +30,8 @@ _RESERVED_FIELDS = frozenset(
     }
 )
 """Fields whose meaning a word of ours would break."""
+SECRET_FIELDS = ("authorization", "cookie", "proxy-authorization", "set-cookie")
+"""Fields whose values are as good as a password."""
 _DELIMITERS = frozenset("&=# ")
 """What can't stand in a query parameter's name."""
 _HOST_NAME_CHARACTERS = 253
@@ -76,6 +78,11 @@ def is_host_pattern(text: str) -> bool:
         return _split_authority(text)[1] is None
     except ValueError:
         return False
+
+
+def is_loggable_field(text: str) -> bool:
+    """The name of a field whose values may stand in a log: not of one that lets whoever reads it in."""
+    return is_token(text) and text.lower() not in SECRET_FIELDS
 
 
 def is_path_pattern(text: str) -> bool:

@@ -21,11 +21,12 @@ from edgeproxy.config.model import Config
 from edgeproxy.config.sampling import Sampling
 from edgeproxy.config.schema import keys_of
 from edgeproxy.config.tracing import Tracing
-from edgeproxy.config.types import SamplerWord
+from edgeproxy.config.types import PropagatorWord, SamplerWord
 
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _COMMENT = re.compile(r"\s+#.*", re.DOTALL)
 _SAMPLERS: tuple[SamplerWord, ...] = get_args(SamplerWord.__value__)
+_PROPAGATORS: tuple[PropagatorWord, ...] = get_args(PropagatorWord.__value__)
 _FULL_RATIO = 1.0
 _A_DAY_S = 86400
 _MOST_SPANS = 100_000
@@ -98,6 +99,14 @@ def _sampler(text: str) -> SamplerWord:
         if word == text.lower():
             return word
     raise ValueError(text)
+
+
+def _propagators(text: str) -> list[PropagatorWord]:
+    """Words by comma, each once."""
+    words = {word.strip().lower() for word in text.split(",")}
+    if not words <= set(_PROPAGATORS) or ("none" in words and len(words) > 1):
+        raise ValueError(text)
+    return [word for word in _PROPAGATORS if word in words]
 
 
 def _ratio(text: str) -> float:
@@ -245,6 +254,12 @@ VARIABLES = {
             for key in keys_of(Sampling).values()
         ),
         Variable(
+            name="OTEL_PROPAGATORS",
+            sentence="Wins over `tracing.propagators`.",
+            expected=f"{', '.join(_PROPAGATORS[:-1])}, several of them by comma, or {_PROPAGATORS[-1]}",
+            read=_propagators,
+        ),
+        Variable(
             name="OTEL_SERVICE_NAME",
             sentence="Wins over `tracing.service_name`.",
             expected="a printable name",
@@ -339,6 +354,7 @@ def described_by(tracing: Tracing, environ: Mapping[str, str]) -> tuple[Tracing,
     batch = {key: values[name] for part, key, _, _ in _BATCH if (name := f"OTEL_BSP_{part}") in values}
     described = msgspec.structs.replace(
         tracing,
+        propagators=values.get("OTEL_PROPAGATORS", tracing.propagators),
         service_name=values.get("OTEL_SERVICE_NAME", service_name),
         resource_attributes=tracing.resource_attributes | attributes,
         otlp_endpoint=values.get("OTEL_EXPORTER_OTLP_ENDPOINT", tracing.otlp_endpoint),

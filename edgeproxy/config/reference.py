@@ -183,13 +183,14 @@ def _commented(text: str) -> str:
 def _toml_keys(table: type[Struct] | None, where: str) -> Iterator[str]:
     """One block a key; a table in the table comes with its heading, and so must come last."""
     for key in _keys(table):
-        if key.table is not None:
+        if key.table is not None and key.item is None:
             yield f"{_commented(key.sentence)}[{where}.{key.name}]\n"
             yield from _toml_keys(key.table, f"{where}.{key.name}")
             continue
         value = key.default if key.example is None else key.example
         off = "# " if key.default is None else ""
-        yield f"{_commented(key.sentence)}{_commented(_rule(key))}{off}{key.name} = {toml_value(value)}\n"
+        parts = "".join(_commented(f"- {part.name}: {part.sentence} {_rule(part)}") for part in _keys(key.table))
+        yield f"{_commented(key.sentence)}{_commented(_rule(key))}{parts}{off}{key.name} = {toml_value(value)}\n"
 
 
 def _rule(key: Key) -> str:
@@ -200,11 +201,12 @@ def _rule(key: Key) -> str:
 
 def _page_rows(table: type[Struct] | None, prefix: str = "") -> Iterator[str]:
     for key in _keys(table):
-        if key.table is not None:
+        if key.table is not None and key.item is None:
             yield from _page_rows(key.table, f"{prefix}{key.name}.")
             continue
         default = "required" if key.required else _default(key, "`")
         yield _row(f"`{prefix}{key.name}`", default, key.expected, key.sentence)
+        yield from _page_rows(key.table, f"{prefix}{key.name}[].")
 
 
 def _variable_rows() -> Iterator[str]:

@@ -13,6 +13,7 @@ from edgeproxy.config.types import (
     GIB,
     KIB,
     MIB,
+    PropagatorWord,
     ReadableFile,
     SamplerWord,
     Seconds,
@@ -99,6 +100,14 @@ class Tracing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool, says("Whether requests are traced. `edgeproxy trace on|off` switches it while the node runs.")
     ] = True
     trust: Annotated[Trust, says("Whose trace context is continued. For anyone else the trace begins anew.")] = "all"
+    propagators: Annotated[
+        list[PropagatorWord],
+        Meta(min_length=1),
+        says(
+            "In which header fields trace context comes and goes, as in OTEL_PROPAGATORS; whether baggage is looked "
+            'after. "none" stands alone.'
+        ),
+    ] = field(default_factory=lambda: ["tracecontext", "baggage"])
     sampler: Annotated[SamplerWord, says("Which traces are sampled, by OpenTelemetry's standard samplers.")] = (
         "parentbased_traceidratio"
     )

@@ -47,6 +47,10 @@ class RuntimeDir:
         """The effective configuration of a generation, as the workers read it."""
         return self.path / f"config-{generation}.json"
 
+    def tracing(self, epoch: int) -> Path:
+        """The tracing settings of an epoch of the control page, as workers and scribe read them."""
+        return self.path / f"tracing-{epoch}.json"
+
     def prepare(self) -> None:
         """Make the directory (0700) where it is missing.
 

@@ -75,7 +75,14 @@ class Source:
 
 
 def _with(tracing: Tracing, toggles: TracingSettings) -> Tracing:
-    return msgspec.structs.replace(tracing, enabled=toggles.enabled, sampler=toggles.sampler, ratio=toggles.ratio)
+    return msgspec.structs.replace(
+        tracing,
+        enabled=toggles.enabled,
+        sampler=toggles.sampler,
+        ratio=toggles.ratio,
+        exporters=",".join(toggles.exporters) or "none",
+        sampling=toggles.sampling,
+    )
 
 
 def _without_toggles(config: Config) -> Config:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from edgeproxy.config import SettingsError
+from edgeproxy.config import SettingsError, TracingSettings
 from edgeproxy.logging.app import configure
 from edgeproxy.node.control import Control, ControlWord, Description, NodeState
 from edgeproxy.node.errors import NodeError, RuntimeDirError
@@ -24,6 +24,7 @@ from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.sockets import Listeners
 from edgeproxy.node.source import Effective, Source
 from edgeproxy.node.storage import Storage, storage_paths
+from edgeproxy.node.tracing import put_settings, remove_settings
 from edgeproxy.node.watch import changes
 
 ORPHAN_PATIENCE_S = 5.0
@@ -54,8 +55,10 @@ class Supervisor:
         self._refused = {"environment": "", "configuration": ""}
         self._description = Description()
         self._effective: Effective
+        self._put_up: TracingSettings
         self._control: Control
         self._fleet: Fleet
+        self._runtime: RuntimeDir
 
     async def run(self) -> None:
         """Run the node until it is told to stop. Raises SettingsError or NodeError when it can't be started."""
@@ -82,11 +85,16 @@ class Supervisor:
             leftover.unlink(missing_ok=True)
         try:
             self._control = Control.create(runtime.control)
+            put_settings(runtime, self._control, self._effective.tracing)
         except OSError as error:
             listeners.close()
             raise RuntimeDirError(f"{runtime.control} can't be made: {error.strerror}") from error
+        except RuntimeDirError:
+            listeners.close()
+            raise
+        self._runtime = runtime
+        self._put_up = self._effective.tracing
         self._fleet = Fleet(runtime, listeners, self._control, self._programs)
-        self._control.set_tracing(self._effective.tracing)
         self._describe()
 
     def _hear_signals(self) -> None:
@@ -117,6 +125,7 @@ class Supervisor:
             await self._fleet.stop()
             self._control.set(ControlWord.STATE, NodeState.STOPPED)
             runtime.control.unlink(missing_ok=True)
+            remove_settings(runtime)
             _log.info("node_stopped")
 
     async def _until_stopped(self, work: Coroutine[None, None, None]) -> None:
@@ -190,8 +199,13 @@ class Supervisor:
             self._refuse("environment", error)
             return False
         self._effective = msgspec.structs.replace(self._effective, tracing=settings, seen=seen)
+        try:
+            self._apply_tracing()
+        except RuntimeDirError as error:
+            self._refuse("environment", error)
+            return False
         self._refused["environment"] = ""
-        self._apply_tracing()
+        self._describe()
         return True
 
     async def _reload(self) -> None:
@@ -221,11 +235,17 @@ class Supervisor:
 
     def _apply_tracing(self) -> None:
         wanted = self._effective.tracing
-        now = self._control.tracing()
-        if (now.enabled, now.sampler.word, now.ratio) != (wanted.enabled, wanted.sampler, wanted.ratio):
-            epoch = self._control.set_tracing(wanted)
-            _log.info("tracing_changed", on=wanted.enabled, sampler=wanted.sampler, ratio=wanted.ratio, epoch=epoch)
-        self._describe()
+        if wanted != self._put_up:
+            epoch = put_settings(self._runtime, self._control, wanted)
+            self._put_up = wanted
+            _log.info(
+                "tracing_changed",
+                on=wanted.enabled,
+                sampler=wanted.sampler,
+                ratio=wanted.ratio,
+                exporters=wanted.exporters,
+                epoch=epoch,
+            )
 
     def _refuse(self, what: str, error: Exception) -> None:
         """Nothing changes, and everybody is told why."""

@@ -23,16 +23,19 @@ from edgeproxy.cache.embedded import EmbeddedStore, StoreError
 from edgeproxy.cache.purge_log import PurgeLog
 from edgeproxy.cache.store import Store
 from edgeproxy.cache.tiers import Tiers
-from edgeproxy.config import Config
+from edgeproxy.config import Config, TracingSettings
 from edgeproxy.ledger import LedgerWriter
 from edgeproxy.logging import AppendSink
 from edgeproxy.logging.app import configure
 from edgeproxy.node.control import Control, ControlWord, TracingState
+from edgeproxy.node.errors import ControlPageError
 from edgeproxy.node.inspect import Inspector
+from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.storage import storage_paths
+from edgeproxy.node.tracing import read_settings
 from edgeproxy.proxy.http1 import factory
 from edgeproxy.proxy.pipeline import Pipeline
-from edgeproxy.tracing import IdSource
+from edgeproxy.tracing import IdSource, SamplerKind
 
 HOUSEKEEPING_S = 0.1
 """How often an idle worker looks at the control page, in seconds; a busy one does with each request."""
@@ -43,19 +46,24 @@ GC_THRESHOLD = 50_000
 
 
 class PageSettings:
-    """The control page as the request path sees it."""
+    """The control page and the settings that belong to it, as the request path sees them."""
 
-    def __init__(self, control: Control) -> None:
-        """Read from an open page."""
+    def __init__(self, control: Control, runtime: RuntimeDir) -> None:
+        """Read from an open page, and the directory that it is in."""
         self._control = control
+        self._runtime = runtime
+        self._last = TracingSettings(enabled=False, sampler="parentbased_always_off", ratio=0.0)
         self.epoch = control.words[ControlWord.EPOCH : ControlWord.EPOCH + 1]
 
     def read(self) -> tuple[int, TracingState]:
-        """The tracing settings and the epoch that they are of; the epoch is read first, so it is never newer than they
-        are.
-        """
-        epoch = self.epoch[0]
-        return epoch, self._control.tracing()
+        """The tracing settings and the epoch that they are of. Where they can't be read, the last ones hold."""
+        try:
+            epoch, self._last = read_settings(self._runtime, self._control)
+        except ControlPageError as error:
+            epoch = self.epoch[0]
+            structlog.get_logger().error("tracing_settings_unreadable", error=str(error), epoch=epoch)
+        last = self._last
+        return epoch, TracingState(last.enabled, SamplerKind.from_word(last.sampler), last.ratio)
 
 
 class Worker:
@@ -77,7 +85,9 @@ class Worker:
         )
         self._ledger.overflow = AppendSink(config.log.access, config.log.format).append
         self._cache = open_cache(config, runtime_dir)
-        self._pipeline = Pipeline(config, index, self._ledger, PageSettings(control), self._cache)
+        self._pipeline = Pipeline(
+            config, index, self._ledger, PageSettings(control, RuntimeDir(runtime_dir)), self._cache
+        )
         self._inspector = Inspector(runtime_dir, index, self._cache)
         self._stopping = asyncio.Event()
 
