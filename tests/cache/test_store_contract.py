@@ -145,12 +145,13 @@ async def test_keys_and_urls_of_every_length_are_told_apart(store: Store) -> Non
         assert [head.url for head, _ in await store.show(url)] == [url]
 
 
-async def test_what_is_put_later_takes_the_place_of_what_was_there(store: Store, place: Place) -> None:
+@pytest.mark.parametrize("body", [b"new", b""], ids=["some-body", "no-body"])
+async def test_what_is_put_later_takes_the_place_of_what_was_there(store: Store, place: Place, body: bytes) -> None:
     await put(store, entry(body=b"old" * 40000, tags=(b"old",)))
-    await put(store, entry(body=b"new"))
+    await put(store, entry(body=body))
     found = await find(store)
     assert found is not None
-    assert found.body == b"new"
+    assert found.body == body
     assert await place.entries(store) == 1
 
 
