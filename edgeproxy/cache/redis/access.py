@@ -47,7 +47,7 @@ class Access:
     def greeting(self, name: str) -> Command:
         """The first command on a connection: RESP3, who is there, and in whose name."""
         words: list[str] = ["HELLO", "3"]
-        if self._password:
+        if self.username or self._password:  # a user may need none
             words += ["AUTH", self.username or "default", self._password]
         return command(*words, "SETNAME", name)
 

@@ -129,8 +129,9 @@ class Cluster:
         self.redirections += 1
         try:
             where = str(reply).split(" ")[2]
+            host, _, port = where.rpartition(":")
             # A node that does not know under which name clients find the other one leaves the host out.
-            address = source.address._replace(port=int(where[1:])) if where[0] == ":" else Address.parse(where)
+            address = Address.parse(where) if _host(host.encode()) else source.address._replace(port=int(port))
         except (IndexError, ValueError):
             answer(reply, source)
             return
@@ -236,6 +237,7 @@ class Cluster:
             if node not in known:
                 del self.nodes[address]
                 node.close()
+                self.on_lost(node)
         if None not in slots and all(node.is_well for node in known):
             self._discover_at = time.monotonic() + DISCOVER_S
 
@@ -272,4 +274,5 @@ def ranges_of(reply: Reply, asked: Address) -> list[Range]:
 
 
 def _host(word: bytes | None) -> str:
+    """A host as Redis gives it; empty where it knows none."""
     return "" if word in (None, b"?") else word.decode("ascii")

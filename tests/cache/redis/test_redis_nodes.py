@@ -137,6 +137,24 @@ async def test_what_a_node_may_have_said_in_vain_is_doubted_as_it_goes_and_as_it
         assert seen.lost == [name] * 3
 
 
+async def test_what_a_node_may_have_said_in_vain_is_doubted_as_the_cluster_does_without_it(
+    server: Scripted, other: Scripted, hurried: None
+) -> None:
+    shared = slots((0, 9999, server.port), (10000, SLOTS - 1, other.port))
+    for one in (server, other):
+        serving(one, CLUSTER=shared)
+    with Seen(server, other) as seen:
+        await seen.ready()
+        await soon(lambda: len(seen.cluster.masters) == 2, "both to be known")
+        await seen.ready()
+        seen.lost.clear()
+        for one in (server, other):
+            serving(one, CLUSTER=slots((0, SLOTS - 1, server.port)))
+        seen.cluster._discover_soon()
+        await soon(lambda: len(seen.cluster.masters) == 1, "one to have gone")
+        assert seen.lost == [f"127.0.0.1:{other.port}"]
+
+
 async def test_a_node_that_says_no_is_well(server: Scripted) -> None:
     serving(server, PING=b"-NOPERM no\r\n", GET=b"-LOADING wait\r\n")
     with Seen(server) as seen:
@@ -179,7 +197,9 @@ async def test_a_name_that_leads_nowhere_is_tried_again(host: str, hurried: None
 
 
 @pytest.mark.parametrize(
-    "where", ["127.0.0.1:%d", ":%d"], ids=["named", "a-host-that-is-left-out-is-that-of-the-node-itself"]
+    "where",
+    ["127.0.0.1:%d", ":%d", "?:%d"],
+    ids=["named", "a-host-that-is-left-out-is-that-of-the-node-itself", "and-so-is-one-that-is-not-known"],
 )
 @pytest.mark.parametrize("word", ["MOVED", "ASK"])
 async def test_redirections_are_followed(server: Scripted, other: Scripted, word: str, where: str) -> None:

@@ -33,6 +33,7 @@ def documented(name: str) -> str:
 def guarded() -> Iterator[RedisServers]:
     """A cluster whose default user has a password, with the documented user for each way of tagging."""
     users = [documented(f"{USER}-{mode}") for mode in MODES]
+    users.append(documented(f"{USER}-open").replace(f">{PASSWORD}", "nopass"))
     with RedisServers(node_timeout_ms=5000, password=PASSWORD, users=users) as cluster:
         yield cluster
 
@@ -178,6 +179,13 @@ class TestTheDocumentedUser:
         assert {one["outcome"] for line in node.flushed() for one in line["store"]} <= {"hit", "miss", "ok"}
         assert "redis node does not take" not in node.stderr
         assert denied(guarded) == []
+
+    def test_it_may_need_no_password(self, guarded: RedisServers, start_node: StartNode) -> None:
+        node = start_node(cache=cache_of(guarded, username=f"{USER}-open"))
+        uses_redis(node)
+        fill(node, "/open")
+        node.command("purge", "--prefix", "http://example.com/open")
+        assert get(node, "/open") != "hit"
 
     def test_it_may_read_replicas(self, guarded: RedisServers, start_node: StartNode) -> None:
         forget_denied(guarded)
