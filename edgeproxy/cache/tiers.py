@@ -5,7 +5,7 @@ purge rules; whatever is handed in is checked again when it is found.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -16,13 +16,12 @@ from edgeproxy.cache.claims import Claims
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.memory import SUSPECT, HotMemory
 from edgeproxy.cache.operations import Asker
+from edgeproxy.cache.owed import Given, Owed
 from edgeproxy.cache.purge import Kind, Purge, Purges, Rule
 from edgeproxy.cache.store import Found, Store
 from edgeproxy.cache.stored import Stored
 
 Fields = Mapping[bytes, bytes]
-Given = Callable[[int, Exception | None], None]
-"""A purge rule was given: its number, and None or what went wrong."""
 
 
 class RuleLog(Protocol):
@@ -48,15 +47,19 @@ class Tiers:
         self.memory = memory
         self.store = store
         self.claims = claims if store is not None else None
+        self._is_shared = store is not None and (store.is_remote or claims is not None)
+        """Whether other workers have copies of their own."""
         self.purges = Purges()
         self.purge_word = log.seq_word
         self._log = log
+        self._owed = Owed(self.purge)
         self.take_rules()
 
     def take_rules(self) -> None:
-        """Act on the purge rules that are new."""
+        """Act on the purge rules that are new, and give those again that could not be given; some times a second."""
         for rule in self._log.read_new():
             self.purges.add(rule)
+        self._owed.retry(time.time_ns())
 
     def usable(self, entry: Entry) -> Entry | None:
         """The entry if no rule has purged it; made stale where one says so (a soft purge)."""
@@ -99,10 +102,11 @@ class Tiers:
             return
 
         def answered(entry: Entry | None) -> None:
+            best = self.get(key, names) or hot  # something may have been put meanwhile
             if entry is not None:
                 entry = self.usable(entry)
-            if entry is None or (hot is not None and _is_newer(hot.stored, entry.stored)):
-                found(hot)
+            if entry is None or (best is not None and _is_newer(best.stored, entry.stored)):
+                found(best)
                 return
             self.memory.put(entry)
             found(entry)
@@ -140,20 +144,21 @@ class Tiers:
         self.memory.discard(entry.stored.key)
         if self.store is not None:
             self.store.discard(entry.stored.key, asker)
-        if self.claims is not None:  # other workers may have copies of their own
+        if self._is_shared:
             self.invalidate(entry.stored.url, now_ns)
 
     def invalidate(self, url: bytes, now_ns: int) -> None:
-        """Forget what is stored for a URL, in every worker, and what is being fetched for it (RFC 9111 §4.4)."""
+        """Forget what is stored for a URL, in every worker, and what is being fetched for it (RFC 9111 §4.4); as soon
+        as that can be done.
+        """
 
-        def given(_seq: int, error: Exception | None) -> None:
-            if error is not None:
-                structlog.get_logger().error("invalidation_failed", url=url.decode("latin-1"), error=str(error))
-                self.memory.discard(url)
-                if self.store is not None:
-                    self.store.discard(url)
+        def failed(error: Exception) -> None:
+            structlog.get_logger().error("invalidation_failed", url=url.decode("latin-1"), error=str(error))
+            self.memory.discard(url)
+            if self.store is not None:
+                self.store.discard(url)
 
-        self.purge(Purge(Kind.URL, url), now_ns, given)
+        self._owed.give(Purge(Kind.URL, url), now_ns, failed)
 
     def purge(self, purge: Purge, now_ns: int, given: Given) -> None:
         """Have a rule hold from now on; `given` gets its number, or what went wrong, at once or later."""

@@ -5,7 +5,6 @@ for longer than the configured time: what Redis does not answer is not stored. E
 noted for the request that it was made for (`operating`).
 """
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -74,8 +73,7 @@ class RedisStore:
         """Store in place of what there is for the same key and variant."""
         stored, body = entry.stored, entry.body
         if len(body) > self._max_object_bytes:
-            if done is not None:
-                asyncio.get_running_loop().call_soon(done)
+            self._drop(stored.key, self._place(stored), done, asker)
             return
         primary = self._names.primary(stored.key, stored.url)
         operation = self._operating.begin("SET", asker, primary, stored.key)
@@ -103,16 +101,27 @@ class RedisStore:
             self._reader.remember(stored.key, mark)
         return mark
 
+    def _place(self, stored: Stored) -> bytes:
+        """The name of what a response takes the place of: that of all variants where they were others."""
+        primary = self._names.primary(stored.key, stored.url)
+        mark = self._reader.mark_of(stored.key)
+        if mark is None or mark.vary != stored.vary:
+            self._reader.forget(stored.key)
+            return primary
+        return self._names.variant(primary, mark, stored.variant)
+
     def freshen(self, entry: Entry, done: Callable[[], None] | None = None, asker: Asker | None = None) -> None:
         """Store the entry anew: whether its body is still there would take another round trip to know."""
         self.put(entry, done, asker)
 
     def discard(self, key: bytes, asker: Asker | None = None) -> None:
         """Forget all variants of a primary key."""
-        name = self._names.primary(key, url_of(key))
         self._reader.forget(key)
+        self._drop(key, self._names.primary(key, url_of(key)), None, asker)
+
+    def _drop(self, key: bytes, name: bytes, done: Callable[[], None] | None, asker: Asker | None) -> None:
         operation = self._operating.begin("UNLINK", asker, name, key)
-        self._write(self._commands.drop([name, layout.body_name(name)], operation.traceparent), operation, None)
+        self._write(self._commands.drop([name, layout.body_name(name)], operation.traceparent), operation, done)
 
     def _write(self, written: Command, operation: UnderWay, done: Callable[[], None] | None) -> None:
         def answered(reply: Reply, node: Node | None) -> None:

@@ -359,6 +359,32 @@ def test_a_purge_is_refused_while_redis_is_down(
         assert "nothing counts as purged" in stopped.stderr
 
 
+def test_what_a_post_changes_while_redis_is_down_is_not_served_when_it_is_back(
+    origin: Origin, start_redis_cluster: Callable[..., RedisServers]
+) -> None:
+    cluster = start_redis_cluster()
+    dead = cluster.node_of(Names(PREFIX).purges)
+    paths = (f"/page/{number}" for number in _paths)
+    path = next(each for each in paths if cluster.node_of(Names(PREFIX).url(f"{SITE}{each}".encode())) is dead)
+    with Node(origin.url, **tables(cluster)) as first, Node(origin.url, **tables(cluster)) as second:
+        nodes = (ready(first), ready(second))
+        origin.on(path, reply(b"old", FRESH))
+        get(first, path)
+        for node in nodes:
+            assert by_all(node, path, is_hot) == {b"old"}
+        until(lambda: cluster.client(cluster.replica_of(dead)).dbsize() >= 3, "the replica to have it")
+        dead.kill()
+        for node in nodes:
+            until(lambda node=node: "can't be read" in node.stderr, "the loss to be noticed")  # type: ignore[misc]
+        origin.on(path, reply(b"new", FRESH))
+        assert get(first, path, "Content-Length: 0", method="POST").status == 200
+        until(lambda: "invalidation_failed" in first.stderr, "the invalidation to fail")
+        cluster.wait_failover(dead)
+        for node in nodes:
+            until(lambda node=node: node.stderr.count("rules are known") > 1, "Redis to be used")  # type: ignore[misc]
+            until(lambda node=node: by_all(node, path) == {b"new"}, "the new one")  # type: ignore[misc]
+
+
 def test_a_purge_that_no_replica_has_is_done_with_a_warning(
     origin: Origin, path: str, start_redis_cluster: Callable[..., RedisServers]
 ) -> None:

@@ -1,12 +1,22 @@
 """What nodes that share a cluster see of one another: hot memory that stays true, and asks nothing it knows."""
 
+import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.memory import HotMemory
+from edgeproxy.cache.redis import open_store
+from edgeproxy.cache.store import Store
+from edgeproxy.cache.tiers import Tiers
+from edgeproxy.config import RedisCache
 from tests.cache.redis.load import is_busy
+from tests.cache.redis.scripted import soon
+from tests.cache.stores import URL, entry, find, put
 from tests.support import Node, Origin, RedisServers, reply, until
 
 type Start = Callable[..., Node]
@@ -109,6 +119,20 @@ def test_what_another_node_replaces_is_gone_from_hot_memory_within_a_second(
     assert len(origin.seen(path)) == 2 or not (trusts_redis(one) and trusts_redis(other))
 
 
+def test_what_another_node_replaces_by_what_is_too_large_for_redis_is_gone_all_the_same(
+    start: Start, origin: Origin, path: str
+) -> None:
+    origin.on(path, reply(FIRST, "Cache-Control: max-age=600"))
+    one, other = start(max_object_bytes=100), start(max_object_bytes=100)
+    for node in (one, other):
+        assert body(node, path) == FIRST
+        asked(node, path, 1)  # it is stored by then
+    large = SECOND * 100
+    origin.on(path, reply(large, "Cache-Control: max-age=600"))
+    assert body(other, path, "Cache-Control: no-cache") == large
+    until(lambda: body(one, path) == large, "the new one")
+
+
 def test_a_lost_connection_hides_no_change(
     start: Start, origin: Origin, path: str, redis_cluster: RedisServers
 ) -> None:
@@ -147,3 +171,56 @@ def test_replicas_are_read_from_where_that_is_asked_for(
     found = [*hits(), *hits()]
     assert masters < set(found)
     assert len(set(found)) == 6
+
+
+# --- in one process, to have things happen in an order
+
+
+@asynccontextmanager
+async def opened(cluster: RedisServers, memory_bytes: int) -> AsyncIterator[tuple[Store, Tiers]]:
+    """The cache of a node's only worker."""
+    memory = HotMemory(memory_bytes)
+    store = open_store(RedisCache(nodes=cluster.addresses, timeout_ms=5000), memory, lambda: "0" * 16, {})
+    tiers = Tiers(memory, store, store.rules, None)
+    tiers.start()
+    try:
+        await soon(lambda: store.rules.is_current and len(store.cluster.masters) == 3, "Redis to be used")
+        await soon(lambda: all(node.is_well for node in store.cluster.masters), "all masters to be connected")
+        tiers.take_rules()
+        yield store, tiers
+    finally:
+        tiers.close()
+
+
+async def test_what_was_stored_while_redis_was_asked_is_not_replaced_by_what_it_had(
+    redis_cluster: RedisServers,
+) -> None:
+    async with opened(redis_cluster, 16 * MIB) as (store, tiers):
+        await put(store, entry(body=FIRST, purge_seq=tiers.purges.seq))
+        found: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
+        tiers.lookup(URL, {}, None, found.set_result)
+        tiers.put(entry(body=SECOND, purge_seq=tiers.purges.seq))
+        answer = await found
+        assert answer is not None
+        assert answer.body == SECOND
+        kept = tiers.get(URL, {})
+        assert kept is not None
+        assert kept.body == SECOND
+
+
+async def test_what_one_node_drops_no_other_one_brings_back(redis_cluster: RedisServers) -> None:
+    german, english, french = ({b"accept-language": value} for value in (b"de", b"en", b"fr"))
+    async with opened(redis_cluster, 0) as (_, dropping), opened(redis_cluster, 0) as (store, filling):
+        seq = filling.purges.seq
+        await put(store, entry(vary=german, purge_seq=seq), entry(vary=english, purge_seq=seq))
+        wrong = await find(store, names=german)
+        assert wrong is not None
+        dropping.drop(wrong, 0)
+        await soon(lambda: dropping.purges.seq > seq, "the others to be told")
+        await put(store, entry(vary=french, purge_seq=seq))  # whose fetch began before, so it goes by what was there
+        await soon(lambda: filling.purge_word[0] >= dropping.purges.seq, "the other one to know")
+        for tiers in (dropping, filling):
+            tiers.take_rules()
+            found: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
+            tiers.lookup(URL, english, None, found.set_result)
+            assert await found is None
