@@ -21,6 +21,7 @@ from edgeproxy.config.types import (
     Bytes,
     Count,
     CountFrom0,
+    LoggableField,
     Name,
     OriginUrl,
     ReadableFile,
@@ -166,6 +167,13 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["json", "nginx"],
         says('What a line looks like. "json" has all there is to know; "nginx" is for tools that read such lines.'),
     ] = "json"
+    request_headers: Annotated[
+        list[LoggableField],
+        says(
+            "Request headers whose values go into the access log (`headers`) and into spans "
+            "(http.request.header.NAME). Values are cut at 1024 bytes. [] = none."
+        ),
+    ] = field(default_factory=list)
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
         says("How grave one of the node's own events must be to go to standard error."),

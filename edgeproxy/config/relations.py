@@ -36,6 +36,7 @@ def contradictions(tables: Table) -> Iterator[Wrong]:
         yield from _redis(cache)
     if isinstance(tracing := tables.get("tracing"), dict):
         yield from _export(tracing)
+        yield from _propagators(tracing.get("propagators"))
 
 
 def _tables(tables: Table, name: str) -> dict[int, Table]:
@@ -107,6 +108,12 @@ def _export(tracing: Table) -> Iterator[Wrong]:
         if most is not None and size is not None and size > most:
             reason = f"expected at most queue_size, which is {toml_value(most)}"
             yield Wrong("value", "tracing.batch.batch_size", size, reason)
+
+
+def _propagators(words: object) -> Iterator[Wrong]:
+    """Nothing goes with "none"."""
+    if isinstance(words, list) and "none" in words and set(map(str, words)) != {"none"}:
+        yield Wrong("value", "tracing.propagators", words, 'expected "none" alone, or other words without it')
 
 
 def _number(value: object) -> float | None:

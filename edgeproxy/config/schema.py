@@ -148,7 +148,7 @@ def _type_words(inner: inspect.Type, extra: dict[str, Any]) -> str:
             return "a list of tables"
         case inspect.ListType():
             count = f" of at least {inner.min_length}" if inner.min_length else ""
-            return f"a list{count}, each {_words(inner.item_type, {})}"
+            return f"a list{count}, each {_words(inner.item_type, {'words': extra.get('words')})}"
         case inspect.DictType():
             return f"a table, its keys {_words(inner.key_type, {})}, each with {_words(inner.value_type, {})}"
         case inspect.StructType():

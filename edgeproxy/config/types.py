@@ -40,6 +40,7 @@ type SamplerWord = Literal[
     "always_on",
     "always_off",
 ]
+type PropagatorWord = Literal["tracecontext", "baggage", "b3", "b3multi", "jaeger", "none"]
 type Seconds = Annotated[float, Meta(gt=0, le=_A_DAY_S), unit("seconds")]
 type SecondsFrom0 = Annotated[float, Meta(ge=0, le=_A_DAY_S), unit("seconds")]
 type Lifetime = Annotated[float, Meta(ge=0, le=_TEN_YEARS_S), unit("seconds")]
@@ -53,6 +54,14 @@ type Network = Annotated[
     str, form(checks.is_network, 'a network such as "10.0.0.0/8", with no bits set beyond its prefix')
 ]
 type FieldName = Annotated[str, form(checks.is_token, 'the name of a header field, such as "Accept-Language"')]
+type LoggableField = Annotated[
+    str,
+    form(
+        checks.is_loggable_field,
+        f'the name of a request header such as "x-tenant", and never {", ".join(checks.SECRET_FIELDS[:-1])} '
+        f"or {checks.SECRET_FIELDS[-1]}",
+    ),
+]
 type CookieName = Annotated[str, form(checks.is_token, "the name of a cookie")]
 type Parameter = Annotated[
     str,

@@ -152,6 +152,12 @@ def test_the_toggle_is_not_put_into_the_config(loaded: Load) -> None:
 
 DESCRIBED = {
     "service name": ({"OTEL_SERVICE_NAME": "edge-hk"}, {"service_name": "edge-hk"}),
+    "propagators, once each, in any case": (
+        {"OTEL_PROPAGATORS": "B3, tracecontext,b3"},
+        {"propagators": ["tracecontext", "b3"]},
+    ),
+    "no propagators": ({"OTEL_PROPAGATORS": "none"}, {"propagators": ["none"]}),
+    "empty propagators are not set": ({"OTEL_PROPAGATORS": ""}, {}),
     "an empty service name is none": ({"OTEL_SERVICE_NAME": ""}, {}),
     "service name out of the attributes": (
         {"OTEL_RESOURCE_ATTRIBUTES": "service.name=edge-hk,a=b"},
@@ -302,6 +308,9 @@ MALFORMED = {
     "a percent-coded line break": ("OTEL_RESOURCE_ATTRIBUTES", "a=x%0Ay"),
     "a service name with a control character": ("OTEL_SERVICE_NAME", "a\x1b[31m"),
     "a service name that is no UTF-8": ("OTEL_SERVICE_NAME", "a\udcff"),
+    "propagators that there are not": ("OTEL_PROPAGATORS", "tracecontext,xray"),
+    "no propagator and one": ("OTEL_PROPAGATORS", "none,b3"),
+    "an empty propagator": ("OTEL_PROPAGATORS", "b3,,jaeger"),
     "an endpoint without a scheme": ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
     "an endpoint without a host": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"),
     "an endpoint for traces with another scheme": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "grpc://c:4317"),

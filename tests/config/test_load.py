@@ -62,6 +62,33 @@ def test_a_byte_order_mark_does_no_harm(config_file: Callable[[bytes], Path]) ->
     assert load(config_file(b"\xef\xbb\xbf" + ORIGIN.encode()), {}).origin[0].name == "app"
 
 
+@pytest.mark.parametrize("name", ["authorization", "Cookie", "PROXY-Authorization", "set-cookie", "a b", ""])
+def test_a_header_that_lets_in_whoever_reads_it_is_never_logged(
+    config_file: Callable[[bytes], Path], name: str
+) -> None:
+    path = config_file(f'[log]\nrequest_headers = ["x-tenant", "{name}"]\n{ORIGIN}'.encode())
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    (problem,) = caught.value.problems
+    assert problem.key == "log.request_headers[1]"
+    assert problem.reason == (
+        'expected the name of a request header such as "x-tenant", and never authorization, cookie, '
+        "proxy-authorization or set-cookie"
+    )
+
+
+def test_a_propagator_that_there_is_not_is_named_with_those_that_there_are(
+    config_file: Callable[[bytes], Path],
+) -> None:
+    path = config_file(f'[tracing]\npropagators = ["b3", "xray"]\n{ORIGIN}'.encode())
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    (problem,) = caught.value.problems
+    assert str(problem).endswith(
+        'tracing.propagators[1] = "xray": expected "tracecontext", "baggage", "b3", "b3multi", "jaeger" or "none"'
+    )
+
+
 # --- one wrong value -------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +151,16 @@ WRONG_VALUES = {  # the key, the value in the file, and what the error says
         "tracing.sampler",
         '"always"',
         SAMPLERS,
+    ),
+    "no format at all": (
+        "tracing.propagators",
+        "[]",
+        'expected a list of at least 1, each "tracecontext", "baggage", "b3", "b3multi", "jaeger" or "none"',
+    ),
+    "none of the formats and one of them": (
+        "tracing.propagators",
+        '["none", "b3"]',
+        'expected "none" alone, or other words without it',
     ),
     "an unknown store": ("cache.store", '"disk"', 'expected "embedded", "redis" or "memory"'),
     "no access log": ("log.access", '""', 'expected a path, or "-"'),
