@@ -11,6 +11,7 @@ from edgeproxy.tracing.context import (
     parse_tracestate,
 )
 from edgeproxy.tracing.ids import IdSource
+from edgeproxy.tracing.propagation import Propagation
 from edgeproxy.tracing.sampler import Sampler, SamplerKind
 from edgeproxy.tracing.trust import TrustPolicy
 
@@ -18,6 +19,7 @@ __all__ = [
     "RANDOM",
     "SAMPLED",
     "IdSource",
+    "Propagation",
     "RemoteParent",
     "RequestTrace",
     "Sampler",

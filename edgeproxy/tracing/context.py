@@ -94,6 +94,7 @@ class RequestTrace(Struct, gc=False):
     link: str | None = None  # "trace id-span id" that an untrusted peer sent
     passthrough: bytes | None = None  # the traceparent to send on as it came: tracing is off
     reason: str = "off"  # why it is sampled, or is not
+    carried: bytes | None = None  # field lines to send on as they came, of whatever format: tracing is off
 
 
 class Tracer:
@@ -133,6 +134,36 @@ class Tracer:
                 trace_id, span_id, request_id, None, _RANDOM_SAMPLED, True, True, None, None, None, self._reason
             )
         return RequestTrace(trace_id, span_id, request_id, None, RANDOM, False, True, None, None, None, self._reason)
+
+    def begin_from(
+        self,
+        now_ns: int,
+        parent: RemoteParent | None,
+        sampled: bool | None,
+        tracestates: Sequence[bytes] | None,
+        trusted: bool,
+    ) -> RequestTrace:
+        """The trace of a request whose context was found in whatever format (`propagation`).
+
+        `sampled` is the peer's decision; None leaves it to the sampler, as of a trace that begins here. A decision may
+        come without a parent: then the trace does begin here.
+        """
+        if parent is None:
+            if not trusted or not self._enabled or sampled is None:
+                return self.begin(now_ns, None, None, trusted)
+            trace_id, span_id, _ = self._mint(now_ns)
+            trace = self._join(now_ns, RemoteParent(trace_id, span_id, RANDOM | sampled, b""), None)
+            trace.parent_id = None
+            return trace
+        if not trusted:
+            return self._restart(now_ns, parent)
+        if sampled is None:
+            flags = (parent.flags & RANDOM) | self._sampler.minted(parent.trace_id)
+            trace = self._join(now_ns, RemoteParent(parent.trace_id, parent.span_id, flags, parent.raw), tracestates)
+            if trace.recording:
+                trace.reason = self._reason
+            return trace
+        return self._join(now_ns, parent, tracestates)
 
     def _join(self, now_ns: int, parent: RemoteParent, tracestates: Sequence[bytes] | None) -> RequestTrace:
         _, span_id, request_id = self._mint(now_ns)
