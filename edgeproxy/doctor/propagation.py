@@ -1,0 +1,166 @@
+"""Does the trace reach the origin, and its id the client? Judged by a probe's way through the edge and back.
+
+Pure: a probe and the edge's settings in, findings out.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgeproxy.config import Tracing, TracingSettings
+from edgeproxy.doctor.echo import Context, read_echo
+from edgeproxy.doctor.findings import Finding, Verdict
+from edgeproxy.doctor.probe import Probe
+
+HOW = (
+    "name a path of the origin that answers with the request's header fields, as JSON or text: --echo /path; "
+    "or look in the tracing backend whether the origin's spans hang under the edge's"
+)
+_SHOWN = 200
+
+
+def judge_origin(probe: Probe, tracing: TracingSettings, propagators: Sequence[str]) -> Finding:
+    """Whether the origin saw exactly one context, of the right trace, with the edge's span as parent."""
+    if not {*propagators} - {"none", "baggage"}:
+        return _finding(
+            Verdict.WARN,
+            f"trace context is not sent on: tracing.propagators is {', '.join(propagators)}",
+            'set it to ["tracecontext", "baggage"] unless that is what you want',
+        )
+    if not probe.is_echo:
+        return _finding(Verdict.SKIPPED, "no echo path is known, so what the origin receives is not seen", HOW)
+    if probe.status != 200:
+        return _finding(
+            Verdict.SKIPPED, f"the echo path answers {probe.status}: what the origin receives is not seen", HOW
+        )
+    if probe.record is not None and not probe.record.attempts:
+        return _finding(
+            Verdict.SKIPPED,
+            f"the edge answered by itself (cache: {probe.record.cache}), the origin saw nothing",
+            "choose an echo path whose responses are not stored: Cache-Control: no-store",
+        )
+    echo = read_echo(probe.body)
+    if not echo.fields:
+        return _finding(Verdict.SKIPPED, "the echo path does not answer with the request's header fields", HOW)
+    figures: dict[str, Any] = {
+        "sent": {"trace_id": probe.trace_id, "span_id": probe.span_id},
+        "seen": [context._asdict() for context in echo.contexts],
+    }
+    if echo.invalid:
+        return _finding(
+            Verdict.FAIL,
+            f"the origin saw what is no trace context: {echo.invalid[0][:_SHOWN]}",
+            "something between edge and origin changes the field: look at each hop",
+            figures,
+        )
+    if not echo.contexts:
+        return _finding(
+            Verdict.FAIL,
+            f"the origin saw no trace context among {echo.fields} header fields",
+            "a hop between edge and origin strips it (a proxy, a gateway, a framework): let traceparent and tracestate "
+            "through; if the edge has none to send, look at tracing.propagators",
+            figures,
+        )
+    fields = [context.field for context in echo.contexts]
+    doubled = sorted({field for field in fields if fields.count(field) > 1})
+    if doubled:
+        return _finding(
+            Verdict.FAIL,
+            f"the origin saw {fields.count(doubled[0])} {doubled[0]} fields: receivers take none of them, or any",
+            "the edge sends one: a hop between adds its own beside it; have it replace the field, or trace nothing",
+            figures,
+        )
+    return _same_trace(probe, tracing, echo.contexts, figures)
+
+
+def _same_trace(
+    probe: Probe, tracing: TracingSettings, contexts: tuple[Context, ...], figures: dict[str, Any]
+) -> Finding:
+    record = probe.record
+    is_restarted = record is not None and record.restarted_from is not None
+    trace_id = record.trace_id if record is not None else probe.trace_id
+    figures["trace_id"] = trace_id
+    for context in contexts:
+        if context.trace_id != trace_id:
+            return _finding(
+                Verdict.FAIL,
+                f"the origin saw another trace ({context.trace_id}, not {trace_id})",
+                "a hop between edge and origin begins traces anew: have it continue the one that comes",
+                figures,
+            )
+        if record is not None and context.sampled is not None and context.sampled != record.sampled and tracing.enabled:
+            said = "sampled" if record.sampled else "not sampled"
+            return _finding(
+                Verdict.FAIL,
+                f"the edge sent the trace on as {said}, the origin saw the opposite: traces come in halves",
+                "a hop between edge and origin decides anew: have it follow its parent (parentbased)",
+                figures,
+            )
+    how = "; the edge began the trace anew, as this host is not in tracing.trust" if is_restarted else ""
+    parents = {context.span_id for context in contexts}
+    if not tracing.enabled:
+        if parents == {probe.span_id}:
+            return _finding(Verdict.OK, "tracing is off, and the client's context comes through as it is", "", figures)
+        return _finding(
+            Verdict.WARN,
+            "tracing is off, yet the origin saw another parent than the client's",
+            "a hop between edge and origin traces, too: its spans have to be exported to the same backend",
+            figures,
+        )
+    if record is None:
+        return _finding(
+            Verdict.OK,
+            f"the origin saw one context of the right trace{how}; whose span it hangs under could not be compared",
+            "for that the access log has to be a file of JSON lines",
+            figures,
+        )
+    span_id = record.attempts[-1].span_id
+    figures["span_id"] = span_id
+    if parents != {span_id}:
+        return _finding(
+            Verdict.WARN,
+            f"the origin saw the right trace, but as its parent {', '.join(sorted(parents))}, not the edge's {span_id}",
+            "a hop between edge and origin traces, too: its spans have to be exported to the same backend, "
+            "or the origin's hang in the air",
+            figures,
+        )
+    return _finding(
+        Verdict.OK, f"the origin saw exactly one context, of the right trace, under the edge's span{how}", "", figures
+    )
+
+
+def _finding(verdict: Verdict, found: str, advice: str = "", figures: dict[str, Any] | None = None) -> Finding:
+    return Finding(check="propagation", verdict=verdict, found=found, advice=advice, figures=figures or {})
+
+
+def judge_client(probe: Probe, config: Tracing) -> Finding:
+    """Whether the client was told the trace's id, as far as it is to be."""
+    told = {
+        **({"x-trace-id": probe.fields.get("x-trace-id")} if config.x_trace_id else {}),
+        **({"traceresponse": probe.fields.get("traceresponse")} if config.traceresponse else {}),
+    }
+
+    def finding(verdict: Verdict, found: str, advice: str = "") -> Finding:
+        return Finding(check="client_ids", verdict=verdict, found=found, advice=advice, figures=told)
+
+    if not told:
+        return finding(
+            Verdict.SKIPPED,
+            "clients are not told the trace's id",
+            "tracing.x_trace_id and tracing.traceresponse switch it on",
+        )
+    missing = [name for name, value in told.items() if not value]
+    if missing:
+        return finding(
+            Verdict.FAIL,
+            f"the response came without {' and '.join(missing)}",
+            f"look what answers at this address (status {probe.status}): is it this node?",
+        )
+    trace_id = probe.trace_id if probe.record is None else probe.record.trace_id
+    wrong = [name for name, value in told.items() if trace_id not in (value or "")]
+    if wrong and probe.record is not None:
+        return finding(
+            Verdict.FAIL,
+            f"{' and '.join(wrong)} told the client another trace than {trace_id}",
+            "look for something between that answers from a store",
+        )
+    return finding(Verdict.OK, f"the client is told the trace's id by {' and '.join(told)}")

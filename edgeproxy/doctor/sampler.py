@@ -1,0 +1,212 @@
+"""Is the sampler effective? What is set, what of that shows in the access log, and whether a route never gets a trace.
+
+May read the access log. Judging is pure: settings and counts in, findings out.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from edgeproxy.config import TracingSettings
+from edgeproxy.doctor.findings import Finding, Verdict
+from edgeproxy.doctor.patient import Patient
+from edgeproxy.logging.past import newest
+
+LINES = 20_000
+"""So many of the log's last lines are looked at."""
+TRAFFIC = 20
+"""A route that had fewer requests is not said to starve."""
+DEVIATIONS = 4.5
+"""How far a share may be from the ratio, in standard deviations, before it is no chance: 1 in 100,000."""
+_SHOWN = 5
+_NO_ROUTE = "(none)"
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What of a record is looked at."""
+
+    ts: str = ""
+    route: str | None = None
+    sampled: bool = False
+    exported: bool = False
+    sampling: str | None = None
+    caused_by: str | None = None
+
+
+class Route(NamedTuple):
+    """What became of a route's requests."""
+
+    requests: int
+    traced: int
+    """Those of which spans were exported, whatever the reason."""
+
+
+_decode = msgspec.json.Decoder(Seen).decode
+
+
+def check_sampler(patient: Patient) -> list[Finding]:
+    """Both findings: what is set, and what comes of it. Raises OSError when the log can't be read."""
+    effective = settings(patient.tracing)
+    if effective.verdict is not Verdict.OK:
+        return [effective]
+    if patient.log is None:
+        return [
+            effective,
+            Finding(
+                check="sampled_share",
+                verdict=Verdict.SKIPPED,
+                found="the access log can't be read back",
+                advice='set log.access to a file and log.format = "json"',
+            ),
+        ]
+    return [effective, *shares(patient.tracing, _since(patient, newest(patient.log, _read, LINES)))]
+
+
+def _read(line: bytes) -> Iterator[Seen]:
+    try:
+        yield _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+
+
+def _since(patient: Patient, newest_first: Iterable[Seen]) -> list[Seen]:
+    """The requests that began under the settings that hold now, background fetches left out."""
+    since = _iso(patient.settled_at)
+    return [one for one in newest_first if one.ts >= since and one.caused_by is None]
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def settings(tracing: TracingSettings) -> Finding:
+    """Whether anything can be sampled at all."""
+    figures = {
+        "enabled": tracing.enabled,
+        "sampler": tracing.sampler,
+        "ratio": tracing.ratio,
+        "exporters": list(tracing.exporters),
+    }
+
+    def finding(verdict: Verdict, found: str, advice: str = "") -> Finding:
+        return Finding(check="sampler", verdict=verdict, found=found, advice=advice, figures=figures)
+
+    if not tracing.exporters:
+        return finding(
+            Verdict.FAIL,
+            "spans go nowhere: the exporter is none",
+            "take OTEL_TRACES_EXPORTER=none out of the environment file, or set tracing.exporters",
+        )
+    if not tracing.enabled:
+        return finding(Verdict.FAIL, "tracing is off", "switch it on: `edgeproxy trace on`")
+    if tracing.sampler == "always_off":
+        return finding(
+            Verdict.FAIL, "the sampler is always_off: no trace is sampled", "set OTEL_TRACES_SAMPLER or tracing.sampler"
+        )
+    found = f"tracing is on, sampler {tracing.sampler}, ratio {tracing.ratio:g}, to {', '.join(tracing.exporters)}"
+    # What else may say yes: parents, rules, a target, strategies from elsewhere.
+    others = [
+        *(["rules"] if any(rule.ratio for rule in tracing.sampling.rules) else []),
+        *(["an adaptive target"] if tracing.sampling.adaptive_target else []),
+        *(["remote strategies"] if tracing.sampling.remote_url else []),
+    ]
+    if is_zero(tracing) and not others:
+        parents = tracing.sampler.startswith("parentbased")
+        return finding(
+            Verdict.WARN if parents else Verdict.FAIL,
+            f"{found}: " + ("only traces that a parent has sampled are" if parents else "no trace is sampled"),
+            "set OTEL_TRACES_SAMPLER_ARG or tracing.ratio to more than 0",
+        )
+    return finding(Verdict.OK, found + (f", with {' and '.join(others)}" if others else ""))
+
+
+def is_zero(tracing: TracingSettings) -> bool:
+    """Whether the sampler by itself takes nothing."""
+    return tracing.sampler == "parentbased_always_off" or (
+        tracing.sampler.endswith("traceidratio") and tracing.ratio == 0
+    )
+
+
+def shares(tracing: TracingSettings, seen: Iterable[Seen]) -> list[Finding]:
+    """Whether what is sampled agrees with what is set, and which routes get no trace."""
+    routes: dict[str, Route] = {}
+    by_ratio = sampled_by_ratio = 0
+    for one in seen:
+        name = one.route or _NO_ROUTE
+        requests, traced = routes.get(name, Route(0, 0))
+        routes[name] = Route(requests + 1, traced + (one.exported or one.sampled))
+        if one.sampling == "ratio":
+            by_ratio += 1
+            sampled_by_ratio += one.sampled
+    return [_share(tracing, routes, by_ratio, sampled_by_ratio), _starving(tracing, routes)]
+
+
+def _share(tracing: TracingSettings, routes: dict[str, Route], by_ratio: int, sampled_by_ratio: int) -> Finding:
+    requests = sum(route.requests for route in routes.values())
+    traced = sum(route.traced for route in routes.values())
+    figures = {
+        "requests": requests,
+        "traced": traced,
+        "routes": {name: {"requests": one.requests, "traced": one.traced} for name, one in routes.items()},
+    }
+    if not requests:
+        return Finding(
+            check="sampled_share",
+            verdict=Verdict.SKIPPED,
+            found="no request since these settings hold",
+            advice="ask again when there was traffic",
+            figures=figures,
+        )
+    found = f"{traced} of the last {requests} requests have their spans exported ({traced / requests:.2%})"
+    ratio = tracing.ratio
+    if by_ratio and tracing.sampler.endswith("traceidratio") and not tracing.sampling.adaptive_target:
+        share = sampled_by_ratio / by_ratio
+        chance = DEVIATIONS * math.sqrt(max(ratio * (1 - ratio), 1e-12) / by_ratio)
+        if abs(share - ratio) > chance + 1e-9:
+            return Finding(
+                check="sampled_share",
+                verdict=Verdict.WARN,
+                found=f"of {by_ratio} traces that the ratio decided {share:.2%} are sampled, not {ratio:.2%}",
+                advice="ids that are not random at their end are decided alike: look which client makes them; "
+                "`edgeproxy trace status` shows whether every worker has the settings",
+                figures=figures,
+            )
+    if not traced:
+        return Finding(
+            check="sampled_share",
+            verdict=Verdict.WARN,
+            found=f"{found}: no trace of anything",
+            advice="if parents decide, they say no; otherwise set a larger ratio",
+            figures=figures,
+        )
+    return Finding(check="sampled_share", verdict=Verdict.OK, found=found, figures=figures)
+
+
+def _starving(tracing: TracingSettings, routes: dict[str, Route]) -> Finding:
+    busy = {name: one for name, one in routes.items() if one.requests >= TRAFFIC}
+    starving = sorted((name for name, one in busy.items() if not one.traced), key=lambda name: -busy[name].requests)
+    figures = {"routes": len(routes), "busy": len(busy), "starving": starving}
+    if not busy:
+        return Finding(
+            check="starving_routes",
+            verdict=Verdict.SKIPPED,
+            found=f"no route had {TRAFFIC} requests since these settings hold",
+            advice="ask again when there was traffic",
+            figures=figures,
+        )
+    if not starving:
+        found = f"each of {len(busy)} routes with traffic has traces"
+        return Finding(check="starving_routes", verdict=Verdict.OK, found=found, figures=figures)
+    listed = ", ".join(f"{name} ({busy[name].requests} requests)" for name in starving[:_SHOWN])
+    more = f" and {len(starving) - _SHOWN} more" if len(starving) > _SHOWN else ""
+    return Finding(
+        check="starving_routes",
+        verdict=Verdict.WARN,
+        found=f"no trace of {listed}{more}",
+        advice="give them a rule with a larger ratio (tracing.sampling.rules), or an adaptive target with a floor"
+        + ("" if tracing.sampling.adaptive_floor else " (tracing.sampling.adaptive_floor)"),
+        figures=figures,
+    )
