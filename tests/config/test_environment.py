@@ -17,6 +17,7 @@ from edgeproxy.config import (
     load,
     merged_environ,
 )
+from edgeproxy.config.sampling import Sampling, SamplingRule
 
 type Load = Callable[..., Config]
 DEFAULT = TracingSettings(enabled=True, sampler="parentbased_traceidratio", ratio=1.0)
@@ -60,7 +61,7 @@ SWITCHES = {
     "exporter none": ({"OTEL_TRACES_EXPORTER": "none"}, False),
     "exporter none in capitals": ({"OTEL_TRACES_EXPORTER": "None"}, False),
     "exporter otlp": ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
-    "exporter list with none in it": ({"OTEL_TRACES_EXPORTER": "otlp,none"}, True),
+    "several exporters": ({"OTEL_TRACES_EXPORTER": "otlp, console"}, True),
     "exporter empty counts as unset": ({"OTEL_TRACES_EXPORTER": ""}, True),
     "SDK disabled": ({"OTEL_SDK_DISABLED": "true"}, False),
     "SDK disabled in capitals": ({"OTEL_SDK_DISABLED": "TRUE"}, False),
@@ -75,7 +76,88 @@ SWITCHES = {
 
 @pytest.mark.parametrize(("environ", "enabled"), SWITCHES.values(), ids=SWITCHES.keys())
 def test_any_variable_that_says_off_wins(environ: dict[str, str], enabled: bool) -> None:
-    assert settings(**environ) == msgspec.structs.replace(DEFAULT, enabled=enabled)
+    assert msgspec.structs.replace(settings(**environ), exporters=("embedded",)) == msgspec.structs.replace(
+        DEFAULT, enabled=enabled
+    )
+
+
+EXPORTERS = {
+    "none named": ("", "", ("embedded",)),
+    "none named, but a collector": ("", "http://otel:4318", ("otlp", "embedded")),
+    "one": ("console", "http://otel:4318", ("console",)),
+    "several, in any case": (" OTLP , console,Embedded", "", ("otlp", "console", "embedded")),
+    "none": ("none", "http://otel:4318", ()),
+}
+
+
+@pytest.mark.parametrize(("named", "endpoint", "exporters"), EXPORTERS.values(), ids=EXPORTERS.keys())
+def test_exporters_come_from_the_environment_or_from_the_file(
+    named: str, endpoint: str, exporters: tuple[str, ...]
+) -> None:
+    assert settings(Config(tracing=Tracing(otlp_endpoint=endpoint)), OTEL_TRACES_EXPORTER=named).exporters == exporters
+    in_file = Tracing(otlp_endpoint=endpoint, exporters=named.replace(" ", "").lower())
+    assert settings(Config(tracing=in_file)).exporters == exporters
+
+
+@pytest.mark.parametrize("named", ["zipkin", "otlp,none", "none,none", "otlp,otlp", "otlp;console", ","])
+def test_an_unknown_exporter_is_refused(named: str) -> None:
+    (problem,) = refused(OTEL_TRACES_EXPORTER=named)
+    assert problem.reason == "expected otlp, console, embedded, several of them by comma, or none"
+
+
+RULES = '[{ path = "/api/*", method = "POST", ratio = 0.5 }, { header = "X-Debug=1", ratio = 1 }]'
+SAMPLING = {
+    "RULES": (
+        RULES,
+        [SamplingRule(path="/api/*", method="POST", ratio=0.5), SamplingRule(header="X-Debug=1", ratio=1)],
+    ),
+    "MAX_PER_SECOND": ("0.5", 0.5),
+    "ERRORS": ("off", False),
+    "SLOW_MS": ("250", 250.0),
+    "ADAPTIVE_TARGET": ("1e2", 100.0),
+    "ADAPTIVE_FLOOR": ("1", 1.0),
+    "REMOTE_URL": ("http://jaeger:5778/sampling?service=edge", "http://jaeger:5778/sampling?service=edge"),
+    "REMOTE_POLL": ("5", 5.0),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), SAMPLING.items(), ids=SAMPLING.keys())
+def test_every_key_of_sampling_has_a_variable(name: str, value: tuple[str, object]) -> None:
+    assert {name.lower() for name in SAMPLING} == set(Sampling.__struct_fields__)
+    text, meant = value
+    assert getattr(settings(**{f"EDGEPROXY_TRACING_{name}": text}).sampling, name.lower()) == meant
+
+
+def test_an_empty_url_switches_the_files_off() -> None:
+    config = Config(tracing=Tracing(sampling=Sampling(remote_url="http://jaeger:5778/sampling")))
+    assert settings(config, EDGEPROXY_TRACING_REMOTE_URL="").sampling.remote_url == ""
+
+
+UNUSABLE = {
+    "no list": ("RULES", "7", "Expected `array`"),
+    "a rule without its ratio": ("RULES", '[{ path = "/x" }]', "missing required field `ratio`"),
+    "an unknown condition": ("RULES", '[{ pth = "/x", ratio = 1 }]', "unknown field `pth`"),
+    "a ratio beyond 1": ("RULES", '[{ path = "/x", ratio = 2 }]', "<= 1.0"),
+    "a pattern that is none": ("RULES", '[{ path = "x", ratio = 1 }]', 'path in [0] is "x", expected a path such as'),
+    "more than a list": ("RULES", "[]\nb = 1", "expected a list of tables such as [{ ratio = 1.0 }]"),
+    "a negative cap": ("MAX_PER_SECOND", "-1", "expected a number of traces per second, 0 to 1000000"),
+    "a cap of nothing": ("MAX_PER_SECOND", "", "expected a number of traces per second"),
+    "no switch": ("ERRORS", "maybe", "expected on or off"),
+    "another scheme": ("REMOTE_URL", "ftp://jaeger/", "expected an http or https url"),
+    "never": ("REMOTE_POLL", "0", "expected a number of seconds, more than 0"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "reason"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_what_sampling_variables_can_not_say_is_told(name: str, text: str, reason: str) -> None:
+    (problem,) = refused(**{f"EDGEPROXY_TRACING_{name}": text})
+    assert problem.key == f"EDGEPROXY_TRACING_{name}"
+    assert reason in problem.reason
+
+
+def test_settings_are_read_back_as_they_were_written() -> None:
+    written = settings(EDGEPROXY_TRACING_RULES=RULES, OTEL_TRACES_EXPORTER="otlp,console")
+    assert TracingSettings.from_json(written.to_json()) == written
 
 
 @pytest.mark.parametrize(
