@@ -21,6 +21,8 @@ class Operation(msgspec.Struct, frozen=True):
     node: str
     """The address of the node that it went to; "" when none was known."""
     slot: int
+    at_ms: float
+    """When it began, milliseconds after the request's first byte."""
     us: int
     """How long it took, microseconds."""
     outcome: Outcome
@@ -60,6 +62,8 @@ class Asker(Protocol):
     """On whose account a store is asked."""
 
     operations: Operations | None
+    started: float
+    """When the request's first byte came, monotonic time."""
 
     @property
     def trace(self) -> Trace:

@@ -29,10 +29,16 @@ class Field(NamedTuple):
 
 FIELDS = (
     Field("ts", "string", "When the request's head was complete: RFC 3339, UTC, microseconds."),
+    Field("head_ms", "number", "Milliseconds that the head took to arrive before that; 0 where it came at once."),
     Field("trace_id", "string", "Trace id, 32 hex digits; minted here unless a trusted client brought one."),
     Field("span_id", "string", "This request's span id, 16 hex digits; distinct for every line."),
     Field("parent_id", "string or null", "The client's span id, when its trace is continued."),
-    Field("sampled", "boolean", "Whether the trace is sampled."),
+    Field(
+        "restarted_from",
+        "string or null",
+        "Trace id and span id that an untrusted client brought, joined by a dash; the trace begins anew here.",
+    ),
+    Field("sampled", "boolean", "Whether the trace is sampled, as the origin was told."),
     Field("request_id", "string", "Request id (UUIDv7), as sent to the origin in `X-Request-Id`."),
     Field("node", "string", "Name of the node (`node.name`)."),
     Field("worker", "number", "Index of the worker."),
@@ -47,9 +53,16 @@ FIELDS = (
     Field("status", "number or null", "Status sent to the client; null when none was."),
     Field("bytes_in", "number or null", "Bytes of request body received from the client."),
     Field("bytes_out", "number or null", "Bytes of response body sent to the client."),
+    Field("route", "string or null", "The route that it took: its `match`."),
     Field("cache", "string or null", ", ".join(f"`{word}`" for word in CACHE_WORDS[:-1]) + f" or `{CACHE_WORDS[-1]}`."),
     Field("cache_age", "number or null", "Age of the stored response that was served, seconds."),
-    Field("cache_tier", "string or null", "Where the stored response lay: `memory` or `embedded`."),
+    Field(
+        "cache_ttl",
+        "number or null",
+        "For how many seconds what was served or stored is still fresh; negative: it has been stale since.",
+    ),
+    Field("cache_tier", "string or null", "Where the stored response lay: `memory`, `embedded` or `redis`."),
+    Field("cache_key", "string or null", "The key that it was looked up by, where that is not its URL."),
     Field(
         "filled_by",
         "string or null",
@@ -61,11 +74,17 @@ FIELDS = (
         "For a fetch that no client waits for (a stale response validated in the background): `traceparent` of the "
         "request that was its cause; `client` is null then.",
     ),
+    Field("lookup_ms", "number or null", "Milliseconds that looking it up took: 0 in hot memory, null if it was not."),
+    Field(
+        "stored_at_ms",
+        "number or null",
+        "When the response was given to the cache to store, milliseconds after the request's first byte.",
+    ),
     Field(
         "store",
         "array",
-        "Each operation of a store that answers later (Redis): `op`, `span_id`, `node`, `slot`, `us`, `outcome` "
-        "(`hit`, `miss`, `ok`, `error`), `error`.",
+        "Each operation of a store that answers later (Redis): `op`, `span_id`, `node`, `slot`, `at_ms` (when it "
+        "began, after the request's first byte), `us`, `outcome` (`hit`, `miss`, `ok`, `error`), `error`.",
     ),
     Field("origin", "string or null", "Name of the origin that was asked."),
     Field("origin_status", "number or null", "Status that the origin answered."),
@@ -89,6 +108,13 @@ FIELDS = (
         "object or null",
         "What went wrong: `type`, `message`, and `causes`, the chain below it, outermost first.",
     ),
+    Field(
+        "sampling",
+        "string or null",
+        "Why the trace is sampled or not: `parent`, `ratio`, `always_on`, `always_off`, `rule`, `cap`, `adaptive`, "
+        "`floor`, `remote`, `off`; or why it is exported all the same: `error`, `slow`.",
+    ),
+    Field("exported", "boolean", "Whether its spans are exported."),
     Field("user_agent", "string or null", "The client's `User-Agent`."),
     Field("referer", "string or null", "The client's `Referer`."),
 )
@@ -145,6 +171,8 @@ def lost_line(text: bytes, *, seq: int, stage: Stage, worker: int, pid: int, now
     record["seq"] = seq
     record["duration_ms"] = _milliseconds(record["ts"], now)
     record["outcome"] = "lost"
+    record["sampling"] = "error"
+    record["exported"] = True
     record["stage"] = stage.word
     record["error"] = {"type": "worker_died", "message": message, "causes": []}
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"

@@ -61,7 +61,9 @@ class Accounts:
         if exchange.caused_by is not None:
             exchange.bytes_out = 0  # nobody was sent anything
         fetch = exchange.fetch
-        origin = NO_ORIGIN if fetch is None else origin_part(fetch.pool.origin.name, exchange.attempts)
+        origin = NO_ORIGIN
+        if fetch is not None:
+            origin = origin_part(fetch.pool.origin.name, exchange.attempts, exchange.started)
         line = self._recorder.line(
             exchange, elapsed_ms=f"{elapsed_s * 1e3:.3f}", outcome=outcome, stage=stage, origin=origin, error=error
         )

@@ -15,6 +15,7 @@ import msgspec
 
 from edgeproxy.cache import Entry, Filling, policy, tags_of
 from edgeproxy.cache.policy import HeadUpdate
+from edgeproxy.cache.stored import Stored
 from edgeproxy.ledger import Stage
 from edgeproxy.proxy import forwarding, response
 from edgeproxy.proxy.errors import ProxyError
@@ -96,6 +97,7 @@ class Arrivals:
                 if filling.is_too_large:
                     self.remember(fetch.exchange, "too-large", filling.stored.status)
                 else:
+                    _note_stored(fetch.exchange, filling.stored)
                     pipeline.cache.put(filling.entry(), flight.claim, _asker(fetch.exchange))
                     flight.claim = None
                 pipeline.departures.landed(flight)
@@ -188,6 +190,7 @@ class Arrivals:
             tags=tags_of(names) or stored.tags,
         )
         entry = stale.with_stored(fresh)
+        _note_stored(fetch.exchange, fresh)
         flight = fetch.flight
         claim = None if flight is None else flight.claim
         is_stored = self._pipeline.cache.freshen(stale, entry, claim, _asker(fetch.exchange))
@@ -360,3 +363,9 @@ class Arrivals:
 def _asker(exchange: Exchange) -> Exchange | None:
     """For whom the store is asked: nobody where the record is out already."""
     return None if exchange.is_over else exchange
+
+
+def _note_stored(exchange: Exchange, stored: Stored) -> None:
+    """For the record: when the cache is given a response, and for how long that is fresh."""
+    exchange.stored_at_s = time.monotonic() - exchange.started
+    exchange.cache_ttl = (stored.fresh_until_ns - time.time_ns()) // 1_000_000_000

@@ -37,6 +37,7 @@ class Exchange:
         "cache_age",
         "cache_key",
         "cache_tier",
+        "cache_ttl",
         "caused_by",
         "client",
         "detail",
@@ -48,12 +49,14 @@ class Exchange:
         "flight",
         "forward_reason",
         "has_body",
+        "head_ms",
         "held",
         "host",
         "is_over",
         "keep_alive",
         "key",
         "lines",
+        "lookup_s",
         "method",
         "minor",
         "names",
@@ -68,6 +71,7 @@ class Exchange:
         "stage",
         "started",
         "status",
+        "stored_at_s",
         "target",
         "trace",
         "trailers",
@@ -79,7 +83,7 @@ class Exchange:
     seq: int
     now_ns: int
     plan: "Plan"
-    cache_key: bytes
+    """What is done with its target; not there where no route leads to it, or its head could not be read."""
     position: int
     """How many pieces of a flight's response have gone to its client."""
 
@@ -103,6 +107,8 @@ class Exchange:
         self.lines = lines
         self.names = names
         self.started = started
+        self.head_ms = "0.0"
+        """How long its head took to arrive, milliseconds: 0 where one read brought all of it."""
         self.host = b""
         self.key = b""
         self.keep_alive = False
@@ -129,7 +135,17 @@ class Exchange:
         self.bytes_out = 0
         self.cache: CacheWord | None = None
         self.cache_age: int | None = None
+        self.cache_key = b""
+        """Under which it is looked up; empty where it is not, or hot memory answers at once."""
+        self.cache_ttl: int | None = None
+        """For how many seconds what is served, or stored, is still fresh; negative: it is stale since."""
         self.cache_tier: str | None = None
+        self.lookup_s: float | None = None
+        """How long it took to find out what is stored, seconds; None where hot memory answered at once, or nothing was
+        asked.
+        """
+        self.stored_at_s: float | None = None
+        """When the response was given to the cache, seconds after `started`."""
         self.filled_by: str | None = None
         self.forward_reason: Forward | None = None
         """Why it went to the origin, or waited for what did (RFC 9211 §2.2)."""

@@ -247,6 +247,8 @@ class ClientConnection(asyncio.Protocol):
             self._head_started,
             self.pipeline.limits,
         )
+        if self._head_bytes:
+            exchange.head_ms = f"{(time.monotonic() - self._head_started) * 1e3:.3f}"
         self._accept(exchange)
         self._incoming = exchange
         if self._untouched and not self._head_bytes:

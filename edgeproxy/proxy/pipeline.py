@@ -48,7 +48,7 @@ from edgeproxy.proxy.serving import serving
 from edgeproxy.proxy.settings import Settings
 from edgeproxy.proxy.tick import Tick
 from edgeproxy.proxy.upstream.pool import OriginPool
-from edgeproxy.tracing import IdSource, Tracer, TrustPolicy
+from edgeproxy.tracing import IdSource, Propagation, Tracer, TrustPolicy
 
 _SELECTIVE = frozenset(
     {
@@ -93,6 +93,8 @@ class Pipeline:
         self.cache = cache
         self.ids = IdSource()
         self.tracer = Tracer(self.ids)
+        self.propagation = Propagation(config.tracing.propagators, self.tracer)
+        self._speaks_others = not self.propagation.is_plain
         self.clients: set[ClientConnection] = set()
         self.deadlines = Deadlines()
         self.tick = Tick()
@@ -129,7 +131,9 @@ class Pipeline:
         if self._settings.epoch[0] != self._epoch:
             self.take_settings()
         names = exchange.names
-        if b"traceparent" in names:
+        if self._speaks_others:
+            exchange.trace = self.propagation.begin(now_ns, exchange.lines, exchange.client.trusted)
+        elif b"traceparent" in names:
             parents, states = response.trace_fields(exchange)
             exchange.trace = self.tracer.begin(now_ns, parents, states, exchange.client.trusted)
         else:
@@ -189,6 +193,7 @@ class Pipeline:
         if age < 0:  # noqa: PLR1730 the clock was set back; a call costs 60 ns with every hit
             age = 0
         exchange.cache_age = age
+        exchange.cache_ttl = (entry.fresh_until_ns - exchange.now_ns) // 1_000_000_000
         exchange.filled_by = entry.filled_by
         exchange.status = status
         elapsed_s = time.monotonic() - exchange.started
@@ -220,12 +225,14 @@ class Pipeline:
             self.decide(exchange, entry)  # the store knows nothing newer
         else:
             self.stage(exchange, self._lookup_stage)
+            exchange.lookup_s = -time.monotonic()
             self.cache.lookup(key, names, entry, partial(self.decide, exchange), exchange)
 
     def decide(self, exchange: Exchange, entry: Entry | None) -> None:
         """May what is stored answer the request (RFC 9111 §4), or who is asked for something better?"""
         if exchange.is_over:
             return  # its client left while the store was asked
+        exchange.lookup_s = 0.0 if exchange.lookup_s is None else exchange.lookup_s + time.monotonic()
         names = exchange.names
         if (
             entry is not None
@@ -268,6 +275,7 @@ class Pipeline:
         """Answer with what is stored, or with the part of it that was asked for; `word` is for the record."""
         exchange.cache = word
         exchange.cache_age = age = max(0, exchange.now_ns - entry.born_ns) // 1_000_000_000
+        exchange.cache_ttl = (entry.fresh_until_ns - exchange.now_ns) // 1_000_000_000
         exchange.cache_tier = entry.tier
         exchange.filled_by = entry.filled_by
         exchange.status, head, body = serving(exchange, entry)

@@ -21,6 +21,8 @@ NO_ORIGIN = (
     '"first_byte_ms":null,"transfer_ms":null,"attempts":[],'
 )
 """The origin's part of a record whose request never went there."""
+_AT_ONCE = '"lookup_ms":0.0,"stored_at_ms":null,"store":[],'
+"""The stores' part of a record whose request hot memory answered."""
 _MEMO_MAX = 8192
 _MEMO_TEXT_MAX = 1024
 _SHORT = 100
@@ -83,12 +85,17 @@ class Recorder:
     def hit(self, exchange: Exchange, body_bytes: int, elapsed_ms: str, tier: str) -> bytes:
         """The line of a request that was answered with a fresh response as it is stored."""
         names = exchange.names
-        store = "[]" if exchange.operations is None else _encode(exchange.operations.done).decode()
+        strings = self._strings
+        plan = exchange.plan
+        trace = exchange.trace
         return (
-            f'{exchange.prefix}"status":{exchange.status},"bytes_in":0,"bytes_out":{body_bytes},"cache":"HIT",'
-            f'"cache_age":{exchange.cache_age},"cache_tier":"{tier}","filled_by":"{exchange.filled_by}",'
-            f'"caused_by":null,"store":{store},{NO_ORIGIN}'
+            f'{exchange.prefix}"status":{exchange.status},"bytes_in":0,"bytes_out":{body_bytes},'
+            f'"route":{strings[plan.route.match]},"cache":"HIT","cache_age":{exchange.cache_age},'
+            f'"cache_ttl":{exchange.cache_ttl},"cache_tier":"{tier}",'
+            f'"cache_key":{strings[None if plan.url == exchange.key else plan.url]},"filled_by":"{exchange.filled_by}",'
+            f'"caused_by":null,{_AT_ONCE if exchange.lookup_s is None else _looked_up(exchange)}{NO_ORIGIN}'
             f'"duration_ms":{elapsed_ms},"outcome":"ok","stage":"done","error":null,'
+            f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled]},'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
         ).encode()
 
@@ -104,17 +111,24 @@ class Recorder:
     ) -> bytes:
         """The line of any request; `origin` is the origin's part (`origin_part` or `NO_ORIGIN`)."""
         names = exchange.names
+        trace = exchange.trace
+        plan = getattr(exchange, "plan", None)
+        route = None if plan is None else plan.route.match
+        key = None if exchange.cache_key == exchange.key else exchange.cache_key or None
         cache = "null" if exchange.cache is None else f'"{exchange.cache}"'
         age = "null" if exchange.cache_age is None else exchange.cache_age
+        ttl = "null" if exchange.cache_ttl is None else exchange.cache_ttl
         filled_by = "null" if exchange.filled_by is None else f'"{exchange.filled_by}"'
         tier = "null" if exchange.cache_tier is None else f'"{exchange.cache_tier}"'
         caused_by = "null" if exchange.caused_by is None else f'"{exchange.caused_by}"'
-        store = "[]" if exchange.operations is None else _encode(exchange.operations.done).decode()
         return (
             f'{exchange.prefix}"status":{exchange.status or "null"},"bytes_in":{exchange.bytes_in},'
-            f'"bytes_out":{exchange.bytes_out},"cache":{cache},"cache_age":{age},'
-            f'"cache_tier":{tier},"filled_by":{filled_by},"caused_by":{caused_by},"store":{store},{origin}"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
+            f'"bytes_out":{exchange.bytes_out},"route":{self._strings[route]},"cache":{cache},"cache_age":{age},'
+            f'"cache_ttl":{ttl},"cache_tier":{tier},"cache_key":{self._strings[key]},"filled_by":{filled_by},'
+            f'"caused_by":{caused_by},{_looked_up(exchange)}{origin}'
+            f'"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
             f'"error":{"null" if error is None else error_json(error)},'
+            f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled]},'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
         ).encode()
 
@@ -127,9 +141,11 @@ class Recorder:
             self._second = now[:-9]
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(self._second)))
         parent = "null" if trace.parent_id is None else f'"{trace.parent_id}"'
+        link = "null" if trace.link is None else f'"{trace.link}"'
         return (
-            f'{{"ts":"{self._second_text}.{now[-9:-3]}Z","trace_id":"{trace.trace_id}","span_id":"{trace.span_id}",'
-            f'"parent_id":{parent},"sampled":{_FLAG[trace.sampled]},"request_id":"{trace.request_id}",'
+            f'{{"ts":"{self._second_text}.{now[-9:-3]}Z","head_ms":{exchange.head_ms},"trace_id":"{trace.trace_id}",'
+            f'"span_id":"{trace.span_id}","parent_id":{parent},"restarted_from":{link},'
+            f'"sampled":{_FLAG[trace.sampled]},"request_id":"{trace.request_id}",'
             f'{self._place}{exchange.seq},"client":{exchange.client.address_json},'
             f'"method":{self._strings[exchange.method or None]},'
             f'{target}"protocol":"HTTP/1.{exchange.minor}",'
@@ -170,24 +186,34 @@ def error_json(error: ProxyError) -> str:
     return f'{{"type":"{error.code}","message":{_text(error.message)},"causes":[{",".join(causes)}]}}'
 
 
-def origin_part(name: str, attempts: Sequence[Attempt]) -> str:
-    """The origin's part of a record: the last attempt's figures, then every attempt."""
+def _looked_up(exchange: Exchange) -> str:
+    """What is known of the stores' part: look-up, storing, and the operations of one on other hosts."""
+    lookup_ms, stored_at_ms = _ms(exchange.lookup_s), _ms(exchange.stored_at_s)
+    store = "[]" if exchange.operations is None else _encode(exchange.operations.done).decode()
+    return f'"lookup_ms":{lookup_ms},"stored_at_ms":{stored_at_ms},"store":{store},'
+
+
+def origin_part(name: str, attempts: Sequence[Attempt], started: float) -> str:
+    """The origin's part of a record: the last attempt's figures, then every attempt; the request `started` at a
+    monotonic time.
+    """
     if not attempts:
         return NO_ORIGIN.replace("null", f'"{name}"', 1)
     last = attempts[-1]
     figures = _figures(last)
-    tried = [_attempt(one, figures if one is last else _figures(one)) for one in attempts]
+    tried = [_attempt(one, figures if one is last else _figures(one), started) for one in attempts]
     return (
         f'"origin":"{name}","origin_status":{last.status or "null"},"origin_reused":{_FLAG[last.reused]},'
         f'{figures}"attempts":[{",".join(tried)}],'
     )
 
 
-def _attempt(one: Attempt, figures: str) -> str:
+def _attempt(one: Attempt, figures: str, started: float) -> str:
     error = "null" if one.error is None else error_json(one.error)
     return (
-        f'{{"address":"{one.address}","span_id":"{one.span_id}",{figures}"reused":{_FLAG[one.reused]},'
-        f'"status":{one.status or "null"},"error":{error}}}'
+        f'{{"address":"{one.address}","scheme":"{one.scheme}","span_id":"{one.span_id}",'
+        f'"at_ms":{(one.started - started) * 1e3:.3f},"ms":{one.duration_s() * 1e3:.3f},'
+        f'{figures}"reused":{_FLAG[one.reused]},"status":{one.status or "null"},"error":{error}}}'
     )
 
 

@@ -14,6 +14,8 @@ from edgeproxy.config import Config, Route, RouteCache
 class Target:
     """Where a route leads and how its responses may be cached."""
 
+    match: bytes
+    """The paths that it is for, as configured."""
     origin: str
     cache: bool
     """Whether they may be at all."""
@@ -83,6 +85,7 @@ def _matcher(match: str) -> Matcher:
 def _target(config: Config, route: Route) -> Target:
     cache = route.cache
     return Target(
+        match=route.match.encode(),
         origin=route.origin or config.origin[0].name,
         cache=cache.enabled and (config.cache.memory_bytes > 0 or config.cache.store != "memory"),
         rules=_rules(cache, config.cache.max_object_bytes),

@@ -43,6 +43,7 @@ def record(seq: int, worker: int = 0, **changes: Any) -> bytes:
     values: dict[str, Any] = dict.fromkeys((field.name for field in FIELDS), None)
     values |= {
         "ts": "2026-03-04T05:06:07.089012Z",
+        "head_ms": 0.0,
         "trace_id": f"{worker:04x}{seq:028x}",
         "span_id": span_id(worker, seq),
         "sampled": False,
@@ -67,6 +68,8 @@ def record(seq: int, worker: int = 0, **changes: Any) -> bytes:
         "duration_ms": 1.25,
         "outcome": "ok",
         "stage": "done",
+        "sampling": "ratio",
+        "exported": False,
         "user_agent": "test/1",
     }
     return json.dumps(values | changes, separators=(",", ":")).encode() + b"\n"

@@ -52,7 +52,7 @@ def an_exchange(
     parents = [value for name, value in fields if name.lower() == b"traceparent"]
     states = [value for name, value in fields if name.lower() == b"tracestate"]
     exchange.trace = tracer.begin(NOW_NS, parents, states, True)
-    route = Target(origin="app", cache=True, rules=Rules(max_object_bytes=1 << 20), key=KeyRules())
+    route = Target(match=b"/*", origin="app", cache=True, rules=Rules(max_object_bytes=1 << 20), key=KeyRules())
     exchange.plan = Plan(route, exchange.host, target)
     exchange.cache_key = exchange.plan.url
     return exchange

@@ -28,7 +28,10 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 ATTEMPT_KEYS = [
     "address",
+    "scheme",
     "span_id",
+    "at_ms",
+    "ms",
     "dns_ms",
     "connect_ms",
     "tls_ms",
@@ -88,7 +91,9 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
     attempt = an_attempt()
     attempt.connect_s, attempt.send_s, attempt.first_byte_s, attempt.transfer_s = 0.001, 0.0002, 0.25, 1.5
     attempt.status = 201
-    record = parsed(line_of(exchange, origin=origin_part("app", [attempt])))
+    attempt.started, attempt.ended = 0.0005, 1.7532
+    exchange.lookup_s, exchange.stored_at_s, exchange.cache_ttl = 0.00025, 1.8, 60
+    record = parsed(line_of(exchange, origin=origin_part("app", [attempt], 0.0)))
     trace = exchange.trace
     figures = {
         "dns_ms": None,
@@ -100,9 +105,11 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
     }
     assert record == {
         "ts": "2025-06-15T15:06:40.123456Z",
+        "head_ms": 0.0,
         "trace_id": trace.trace_id,
         "span_id": trace.span_id,
         "parent_id": None,
+        "restarted_from": None,
         "sampled": True,
         "request_id": trace.request_id,
         "node": "edge-1",
@@ -118,11 +125,16 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
         "status": 201,
         "bytes_in": 5,
         "bytes_out": 7,
+        "route": "/*",
         "cache": "BYPASS",
         "cache_age": None,
+        "cache_ttl": 60,
         "cache_tier": None,
+        "cache_key": None,
         "filled_by": None,
         "caused_by": None,
+        "lookup_ms": 0.25,
+        "stored_at_ms": 1800.0,
         "store": [],
         "origin": "app",
         "origin_status": 201,
@@ -131,7 +143,10 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
         "attempts": [
             {
                 "address": "127.0.0.1:8000",
+                "scheme": "http",
                 "span_id": "00f067aa0ba902b7",
+                "at_ms": 0.5,
+                "ms": 1752.7,
                 **figures,
                 "reused": False,
                 "status": 201,
@@ -142,6 +157,8 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
         "outcome": "ok",
         "stage": "done",
         "error": None,
+        "sampling": "always_on",
+        "exported": True,
         "user_agent": "curl/8",
         "referer": "http://r.test/",
     }
@@ -149,14 +166,17 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
 
 def test_a_line_of_a_hit_says_who_filled_the_entry() -> None:
     exchange = an_exchange(target=b"/a")
-    exchange.status, exchange.cache_age, exchange.filled_by = 200, 12, "00-aa-bb-01"
+    exchange.status, exchange.cache_age, exchange.cache_ttl, exchange.filled_by = 200, 12, 48, "00-aa-bb-01"
     recorder = Recorder("edge-1", 0)
     recorder.begin(exchange)
     record = parsed(recorder.hit(exchange, 785, "0.031", "memory"))
-    shown = {name: record[name] for name in ("cache", "cache_age", "cache_tier", "filled_by", "bytes_out", "origin")}
-    assert shown == {
+    names = ("cache", "cache_age", "cache_ttl", "cache_tier", "filled_by", "bytes_out", "origin", "route", "lookup_ms")
+    assert {name: record[name] for name in names} == {
+        "route": "/*",
+        "lookup_ms": 0.0,
         "cache": "HIT",
         "cache_age": 12,
+        "cache_ttl": 48,
         "cache_tier": "memory",
         "filled_by": "00-aa-bb-01",
         "bytes_out": 785,
@@ -220,7 +240,7 @@ def test_an_errors_causes_are_listed_outermost_first() -> None:
 def test_every_attempt_is_listed_and_the_last_ones_figures_are_the_requests() -> None:
     first, second = an_attempt(OriginError("origin_closed", "gone")), an_attempt()
     first.reused, second.status, second.dns_s, second.tls_s = True, 200, 0.5, 0.125
-    record = parsed(line_of(an_exchange(), origin=origin_part("app", [first, second])))
+    record = parsed(line_of(an_exchange(), origin=origin_part("app", [first, second], 0.0)))
     assert [list(attempt) for attempt in record["attempts"]] == [ATTEMPT_KEYS, ATTEMPT_KEYS]
     assert [(one["reused"], one["status"], one["error"] and one["error"]["type"]) for one in record["attempts"]] == [
         (True, None, "origin_closed"),
@@ -248,7 +268,7 @@ def test_no_bytes_of_a_clients_break_its_line(
     record = parsed(line_of(exchange))
     assert record["seq"] == 1
     hit = an_exchange(*lines, method=method or b"GET", target=target)
-    hit.cache_age, hit.filled_by, hit.status = 1, "00-aa-bb-01", 200
+    hit.cache_age, hit.cache_ttl, hit.filled_by, hit.status = 1, 9, "00-aa-bb-01", 200
     recorder = Recorder("edge-1", 0)
     recorder.begin(hit)
     parsed(recorder.hit(hit, 0, "0.1", "memory"))
@@ -260,7 +280,7 @@ def test_no_bytes_of_a_clients_break_its_line(
 def test_no_text_in_an_error_breaks_its_line(message: str, cause: str) -> None:
     error = Refusal("upgrade_refused", HTTPStatus.NOT_IMPLEMENTED, message)
     error.__cause__ = ValueError(cause)
-    record = parsed(line_of(an_exchange(), error=error, origin=origin_part("app", [an_attempt(error)])))
+    record = parsed(line_of(an_exchange(), error=error, origin=origin_part("app", [an_attempt(error)], 0.0)))
     for shown in (record["error"], record["attempts"][0]["error"]):
         assert (shown["message"], shown["causes"][0]["message"]) == (message, cause)
 

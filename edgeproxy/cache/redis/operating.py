@@ -54,6 +54,7 @@ class UnderWay:
     """An operation that has not ended."""
 
     __slots__ = (
+        "_at_ms",
         "_key",
         "_name",
         "_op",
@@ -88,6 +89,7 @@ class UnderWay:
         self.traceparent = format_traceparent(self._trace_id, self._span_id, flags).encode()
         """Its place in the trace, for Redis."""
         self._started = time.monotonic()
+        self._at_ms = 0.0 if asker is None else round((self._started - asker.started) * 1e3, 3)
 
     def failed(self, node: Node | None, error: RedisError) -> None:
         """It has come to nothing; `node` is where, None when it went nowhere."""
@@ -100,7 +102,7 @@ class UnderWay:
         if operations is not None:
             us = int((time.monotonic() - self._started) * 1e6)
             where = "" if node is None else node.name
-            operation = Operation(self._op, self._span_id, where, self.slot, us, outcome, error)
+            operation = Operation(self._op, self._span_id, where, self.slot, self._at_ms, us, outcome, error)
             operations.ended(operation)
             if owner.trail is not None and owner.trail.has(self._trace_id):
                 owner.trail.note(operation, self._trace_id, self._name, self._key, time.time_ns() - us * 1000)

@@ -15,6 +15,7 @@ class Address:
         """Take a url that the configuration has checked; `tls` is None for http."""
         parts = urlsplit(url)
         self.tls = tls
+        self.scheme = "https" if tls else "http"
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if tls else 80)
         self.text = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

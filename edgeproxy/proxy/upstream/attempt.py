@@ -1,5 +1,7 @@
 """One attempt to have an origin answer: its address, its phases' times, how it ended. Values only."""
 
+import time
+
 from edgeproxy.proxy.errors import ProxyError
 
 
@@ -10,9 +12,11 @@ class Attempt:
         "address",
         "connect_s",
         "dns_s",
+        "ended",
         "error",
         "first_byte_s",
         "reused",
+        "scheme",
         "send_s",
         "span_id",
         "started",
@@ -25,7 +29,10 @@ class Attempt:
         """Begin an attempt at a monotonic time; `span_id` is its CLIENT span's, the parent of the origin's spans."""
         self.span_id = span_id
         self.started = started
+        self.ended: float | None = None
+        """The monotonic time at which it was over."""
         self.address = ""
+        self.scheme = "http"
         self.reused = False
         self.dns_s: float | None = None
         self.connect_s: float | None = None
@@ -35,3 +42,7 @@ class Attempt:
         self.transfer_s: float | None = None
         self.status = 0
         self.error: ProxyError | None = None
+
+    def duration_s(self) -> float:
+        """How long it took, or has taken so far, waiting for a free connection included."""
+        return (time.monotonic() if self.ended is None else self.ended) - self.started

@@ -100,6 +100,7 @@ class Fetch:
             exchange,
             pool.origin.host.encode() or sent_host,
             pipeline.tracing,
+            pipeline.propagation,
             self.sent_target,
             is_stripped=flight is not None,
             forwarded_host=sent_host,
@@ -145,6 +146,7 @@ class Fetch:
     def connecting(self, address: Address) -> None:
         """A new connection is being made for this fetch."""
         self.attempt.address = address.text
+        self.attempt.scheme = address.scheme
         self._tried.append(address)
         if self._timer is not None:
             self._timer.cancel()
@@ -173,9 +175,10 @@ class Fetch:
         exchange = self.exchange
         attempt.reused = reused
         attempt.address = connection.address.text
+        attempt.scheme = connection.address.scheme
         self.phase = Phase.SENDING
-        traceparent = self.pipeline.tracer.outgoing(self.asked.trace, attempt.span_id)
-        head = b"%b%b%b" % (self._head, forwarding.attempt_fields(traceparent), self._fields)
+        parent = self.pipeline.propagation.attempt_fields(self.asked.trace, attempt.span_id)
+        head = b"%b%b%b" % (self._head, parent, self._fields)
         self._sent = time.monotonic()
         connection.send(head)
         self.pipeline.stage(exchange, Stage.REQUEST_SENT)
@@ -250,6 +253,7 @@ class Fetch:
         if self.phase is Phase.DONE:
             return
         self.attempt.error = error
+        self.attempt.ended = time.monotonic()
         self._close()
 
     # --- the connection's calls
@@ -290,7 +294,9 @@ class Fetch:
         """The response is whole."""
         self._connection = None
         self.phase = Phase.DONE
-        self.attempt.transfer_s = time.monotonic() - self._first_byte
+        attempt = self.attempt
+        attempt.ended = time.monotonic()
+        attempt.transfer_s = attempt.ended - self._first_byte
         self.arrivals.end(self, trailers)
 
     def on_failure(self, error: ProxyError) -> None:
@@ -300,8 +306,9 @@ class Fetch:
         self._connection = None
         attempt = self.attempt
         attempt.error = error
+        attempt.ended = time.monotonic()
         if self._first_byte:
-            attempt.transfer_s = time.monotonic() - self._first_byte
+            attempt.transfer_s = attempt.ended - self._first_byte
         was_waiting = self.phase is Phase.WAITING
         if self._may_retry(error, sent=not was_waiting):
             self.pipeline.counters[Counter.ORIGIN_RETRIES] += 1
@@ -332,7 +339,11 @@ class Fetch:
     def _end_body(self, connection: OriginConnection) -> None:
         if b"transfer-encoding" in self.exchange.names:
             trailers = self.exchange.trailers
-            lines = forwarding.request_trailers(trailers, self.exchange.names) if trailers else []
+            lines = (
+                forwarding.request_trailers(trailers, self.exchange.names, self.pipeline.propagation)
+                if trailers
+                else []
+            )
             connection.send(b"0\r\n%b\r\n" % (render(lines) if lines else b""))
         self._request_sent(connection)
 
