@@ -51,18 +51,18 @@ def check_backend(tracing: Tracing, exports_to: tuple[str, ...]) -> list[Finding
     if not url:
         return [_backend(Verdict.FAIL, "the exporter is otlp, but no endpoint is set", "set tracing.otlp_endpoint")]
     findings = []
+    parts = urlsplit(url)
     try:
-        context = _context(tracing)
+        context = _context(tracing) if parts.scheme == "https" else None
     except (OSError, ssl.SSLError) as error:
         found = f"the certificates for the collector can't be read: {_said(error)}"
         return [_backend(Verdict.FAIL, found, "look at ca_file, cert_file and key_file in tracing.otlp")]
     timeout_s = tracing.otlp.timeout
-    parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     figures: dict[str, Any] = {"endpoint": url}
     try:
         ends_at = None
-        with contextlib.closing(_connect(host, port, context if parts.scheme == "https" else None, timeout_s)) as sock:
+        with contextlib.closing(_connect(host, port, context, timeout_s)) as sock:
             if isinstance(sock, ssl.SSLSocket):
                 ends_at = _ends_at(sock)
     except ssl.SSLCertVerificationError as error:
@@ -85,7 +85,8 @@ def check_backend(tracing: Tracing, exports_to: tuple[str, ...]) -> list[Finding
         answer = _export_nothing(tracing, url, context)
     except (OSError, ssl.SSLError, http.client.HTTPException) as error:
         advice = "is this the collector's port for OTLP over HTTP (4318; 4317 is gRPC's)?"
-        if isinstance(error, ssl.SSLError):  # with TLS 1.3 a client learns only now that its certificate is missed
+        # With TLS 1.3 a client learns only now that its certificate is missed, by an alert or by the end.
+        if isinstance(error, ssl.SSLError) or (context is not None and isinstance(error, ConnectionError)):
             advice = "does it want a certificate of the node's (tracing.otlp.cert_file and key_file), or another one?"
         found = f"{url} takes connections, but gives no answer: {_said(error)}"
         return [*findings, _backend(Verdict.FAIL, found, advice, figures)]
@@ -124,11 +125,11 @@ def _ends_at(sock: ssl.SSLSocket) -> float | None:
     return ssl.cert_time_to_seconds(ends) if isinstance(ends, str) else None
 
 
-def _export_nothing(tracing: Tracing, url: str, context: ssl.SSLContext) -> Answer:
+def _export_nothing(tracing: Tracing, url: str, context: ssl.SSLContext | None) -> Answer:
     """Send an ExportTraceServiceRequest without spans, which is no bytes at all."""
     parts = urlsplit(url)
     connection: http.client.HTTPConnection
-    if parts.scheme == "https":
+    if context is not None:
         connection = http.client.HTTPSConnection(parts.netloc, timeout=tracing.otlp.timeout, context=context)
     else:
         connection = http.client.HTTPConnection(parts.netloc, timeout=tracing.otlp.timeout)
