@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 class NoClient(ClientConnection):
     """Stands where a client's connection does; what the calls mean is said there."""
 
-    def __init__(self, pipeline: "Pipeline", address: str) -> None:
-        """`address` is that of the client whose request caused the fetch: the origin is told it as usual."""
+    def __init__(self, pipeline: "Pipeline", cause: ClientConnection) -> None:
+        """`cause` is the client whose request caused the fetch: the origin is told its address as usual, and gets its
+        baggage if it is trusted.
+        """
         super().__init__(pipeline)
-        self.address = address
-        self.trusted = True
+        self.address = cause.address
+        self.trusted = cause.trusted
 
     def persistence(self, exchange: Exchange) -> str:
         """No connection, no field."""

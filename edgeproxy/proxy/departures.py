@@ -206,7 +206,7 @@ class Departures:
         if len(self._resting) >= RESTING_MAX:
             self._resting.clear()
         self._resting[key] = now + REFRESH_REST_S
-        client = NoClient(self.pipeline, cause.client.address)
+        client = NoClient(self.pipeline, cause.client)
         exchange = Exchange(client, b"GET", cause.target, 1, cause.lines, cause.names, now)
         exchange.host = cause.host
         exchange.key = cause.key

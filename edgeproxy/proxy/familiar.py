@@ -26,13 +26,16 @@ KNOWN_MAX = 2048
 """How many lines, and how many blocks, are known before remembering starts over."""
 _NOT_FOR_KEEPS = frozenset(
     {
+        b"b3",
         b"content-length",
         b"expect",
         b"te",
         b"trailer",
         b"traceparent",
         b"transfer-encoding",
+        b"uber-trace-id",
         b"upgrade",
+        b"x-b3-traceid",
         b"x-request-id",
     }
 )

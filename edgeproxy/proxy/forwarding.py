@@ -12,17 +12,18 @@ from edgeproxy.cache.entry import UNSERVED
 from edgeproxy.config import Tracing
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import HOP_BY_HOP, FieldLines, Names, end_to_end, render, tokens
+from edgeproxy.tracing import Propagation
 
 VIA = b"edgeproxy"
 OWN_CONTROL = (UNSERVED, UNSERVED.lower())
 """The targeted field for this edge alone (RFC 9213), as it is kept and as it is looked for."""
-_TRACE_REQUEST_FIELDS = (b"traceparent", b"tracestate", b"x-trace-id", b"x-request-id")
 _CHAINED = frozenset({b"x-forwarded-for", b"forwarded", b"via"})
 """Request fields to which each proxy adds itself."""
 _REPLACED = (
     HOP_BY_HOP
     | _CHAINED
-    | {*_TRACE_REQUEST_FIELDS, b"x-forwarded-proto", b"x-forwarded-host", b"host", b"content-length", b"trailer"}
+    | {b"x-trace-id", b"x-request-id", b"x-forwarded-proto", b"x-forwarded-host", b"host", b"content-length"}
+    | {b"trailer"}
 )
 _REPLACED_ORIGIN_FIELDS = HOP_BY_HOP | {
     b"traceresponse",
@@ -44,6 +45,7 @@ def request_head(
     exchange: Exchange,
     host: bytes,
     tracing: Tracing,
+    propagation: Propagation,
     target: bytes,
     *,
     is_stripped: bool = False,
@@ -51,7 +53,7 @@ def request_head(
     forwarded_host: bytes = b"",
 ) -> tuple[bytes, bytes]:
     """The head to send to the origin, in two parts: between them goes what differs from attempt to attempt
-    (`attempt_fields`).
+    (`Propagation.attempt_fields`).
 
     `host` is the configured Host, empty to keep the client's. `is_stripped` leaves out what asks for less than the
     whole response, which is wanted for the cache; `validators` are the field lines by which a stored one is validated;
@@ -60,12 +62,18 @@ def request_head(
     names = exchange.names
     trace = exchange.trace
     first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (exchange.method, target, host or names.get(b"host") or exchange.host)
-    dropped = _REPLACED
+    dropped = _replaced(propagation.fields)
     if is_stripped and not _SELECTING.isdisjoint(names):
-        dropped = _REPLACED | _SELECTING
+        dropped |= _SELECTING
+    came = names.get(b"baggage")
+    baggage = None if came is None else propagation.baggage(came, exchange.client.trusted)
+    if baggage is not came:
+        dropped |= {b"baggage"}
     rest = [render(end_to_end(exchange.lines, names, dropped)), _forwarded(exchange, names, forwarded_host), validators]
     if exchange.has_body or b"content-length" in names:
         rest.append(_framing(names))
+    if baggage and baggage is not came:
+        rest.append(b"baggage: %b\r\n" % baggage)
     if trace.tracestate is not None:
         rest.append(b"tracestate: %b\r\n" % trace.tracestate)
     if tracing.send_x_trace_id and tracing.send_x_request_id:
@@ -80,11 +88,10 @@ def request_head(
     return first, b"".join(rest)
 
 
-def attempt_fields(traceparent: bytes) -> bytes:
-    """The field that names one attempt's span as the parent of whatever the origin does: exactly one traceparent
-    leaves.
-    """
-    return b"traceparent: %b\r\n" % traceparent
+@lru_cache(maxsize=16)
+def _replaced(fields: frozenset[bytes]) -> frozenset[bytes]:
+    """The request fields that the edge itself writes, where it does so at all; `fields` are those of propagation."""
+    return _REPLACED | fields
 
 
 def withheld(*, sends_tags: bool) -> frozenset[bytes]:
@@ -108,9 +115,13 @@ def response_lines(lines: FieldLines, names: Names, dropped: frozenset[bytes]) -
     return kept
 
 
-def request_trailers(lines: FieldLines, names: Names) -> FieldLines:
-    """The client's trailer fields that go to the origin: none that the edge writes itself; `names` is the head."""
-    dropped = _REPLACED | tokens(names.get(b"connection"))
+def request_trailers(lines: FieldLines, names: Names, propagation: Propagation) -> FieldLines:
+    """The client's trailer fields that go to the origin: none that the edge writes itself, and no baggage, whose limits
+    hold for the head; `names` is the head.
+    """
+    dropped = _replaced(propagation.fields) | tokens(names.get(b"connection"))
+    if propagation.has_baggage:
+        dropped |= {b"baggage"}
     return [line for line in lines if line[0].lower() not in dropped]
 
 

@@ -23,6 +23,7 @@ def a_client(address: str = "192.0.2.7") -> ClientConnection:
     """A client's connection that nothing is ever written to."""
     client = ClientConnection(cast("Pipeline", SimpleNamespace(tick=Tick())))
     client.address = address
+    client.trusted = True
     client.address_json = f'"{address}"'
     return client
 

@@ -10,9 +10,11 @@ from edgeproxy.config import Tracing
 from edgeproxy.proxy import forwarding
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, fold, render
+from edgeproxy.tracing import IdSource, Propagation, Tracer
 from tests.proxy.builders import an_exchange
 
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+W3C = Propagation(["tracecontext", "baggage"], Tracer(IdSource()))
 EDGE_OWN = (
     "via",
     "x-forwarded-for",
@@ -26,8 +28,8 @@ EDGE_OWN = (
 
 def sent(exchange: Exchange, *, host: bytes = b"", tracing: Tracing | None = None) -> tuple[bytes, FieldLines]:
     """Request line and field lines as they reach the origin."""
-    first, rest = forwarding.request_head(exchange, host, tracing or Tracing(), exchange.target)
-    head = first + forwarding.attempt_fields(PARENT) + rest
+    first, rest = forwarding.request_head(exchange, host, tracing or Tracing(), W3C, exchange.target)
+    head = first + b"traceparent: %b\r\n" % PARENT + rest
     assert head.endswith(b"\r\n\r\n")
     start, *lines = head[:-4].split(b"\r\n")
     return start, [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
@@ -214,7 +216,7 @@ class TestFraming:
         kept = (b"X-Checksum", b"1")
         names = [b"traceparent", b"X-Forwarded-For", b"Via", b"X-Trace-Id", b"X-Request-Id", b"Connection", b"X-Hop"]
         lines = [kept, *((name, b"x") for name in names)]
-        assert forwarding.request_trailers(lines, {b"connection": b"X-Hop"}) == [kept]
+        assert forwarding.request_trailers(lines, {b"connection": b"X-Hop"}, W3C) == [kept]
 
 
 class TestTraceFields:

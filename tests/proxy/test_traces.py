@@ -179,7 +179,7 @@ def test_an_untrusted_peers_trace_begins_anew(alone: Edge) -> None:
     assert record["trace_id"] != TRACE
     assert record["parent_id"] is None
     assert seen.get("tracestate") is None
-    assert seen["baggage"] == "b=2"
+    assert seen.get("baggage") is None
 
 
 @pytest.mark.parametrize(("source", "continued"), [("127.0.0.1", False), ("127.0.0.2", True), ("127.0.0.3", False)])
