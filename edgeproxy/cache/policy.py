@@ -64,6 +64,8 @@ _PARTIAL = frozenset({206, 304, 412, 416})
 _REWRITTEN = frozenset(
     {
         *(b"x-forwarded-for", b"forwarded", b"via", b"x-request-id", b"x-trace-id", b"traceparent", b"tracestate"),
+        *(b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags"),
+        *(b"uber-trace-id", b"baggage"),
         *(b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding"),
         *(b"upgrade", b"http2-settings", b"range", b"if-range"),
         *(b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"),
