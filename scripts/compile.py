@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOT = (
     "ledger/writer.py",
-    *(f"tracing/{name}.py" for name in ("context", "ids", "sampler")),
+    *(f"tracing/{name}.py" for name in ("context", "ids", "propagation", "sampler")),
     *(f"cache/{name}.py" for name in ("conditional", "conditions", "entry", "filling", "key", "memory", "poisoning")),
     *(f"cache/{name}.py" for name in ("ranges", "readings", "tiers")),
     *(
