@@ -4,15 +4,12 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import structlog
-
 from edgeproxy.cache.memory import HotMemory
 from edgeproxy.cache.redis.access import Access
 from edgeproxy.cache.redis.cluster import Cluster
-from edgeproxy.cache.redis.commands import LIBRARY, SOURCE, Command, Commands, command
+from edgeproxy.cache.redis.commands import Command, Commands, command
 from edgeproxy.cache.redis.layout import Compression, Names
-from edgeproxy.cache.redis.link import RedisError, Reply
-from edgeproxy.cache.redis.node import Node
+from edgeproxy.cache.redis.library import Library
 from edgeproxy.cache.redis.operating import Operating
 from edgeproxy.cache.redis.reading import Reader
 from edgeproxy.cache.redis.rules import SharedRules
@@ -21,8 +18,6 @@ from edgeproxy.cache.redis.trail import Trail
 from edgeproxy.config import RedisCache
 
 __all__ = ["RedisStore", "open_store"]
-
-_log = structlog.get_logger()
 
 
 def open_store(
@@ -74,20 +69,7 @@ def open_store(
     cluster.on_lost = lambda _: memory.suspect()
     rules.on_stale = memory.suspect
     if commands.needs_library:
-        cluster.on_connected = lambda node: _load(cluster, node)
+        library = Library(cluster)
+        cluster.on_connected = library.load
+        cluster.on_unknown_function = library.load_again
     return store
-
-
-def _load(cluster: Cluster, node: Node) -> None:
-    """Have a node know the function library; replicas get it from their masters."""
-    cluster.ask_node(node, command("FUNCTION", "LOAD", SOURCE), lambda reply, _: _loaded(node, reply))
-
-
-def _loaded(node: Node, reply: Reply) -> None:
-    if isinstance(reply, RedisError) and "already exists" not in str(reply) and reply.code != "READONLY":
-        _log.error(
-            f"redis node does not take the function library {LIBRARY}; allow FUNCTION LOAD, "
-            'or set cache.redis.tag_operations = "plain"',
-            node=node.name,
-            error=str(reply),
-        )

@@ -55,6 +55,8 @@ class Cluster:
         self.on_lost: Callable[[Node], None] = lambda _: None
         """Called when a node may have said in vain what has changed: as it goes, and as it comes."""
         self.on_connected: Callable[[Node], None] = lambda _: None
+        self.on_unknown_function: Callable[[Node], None] = lambda _: None
+        """Called when a node has forgotten the functions that it was told as it came."""
         self.redirections = 0
         self._access = access
         self._greeting = greeting
@@ -119,6 +121,8 @@ class Cluster:
                     return
                 if reply.code == "CLUSTERDOWN":
                     self._discover_soon()
+                elif "Function not found" in str(reply):
+                    self.on_unknown_function(node)
             answer(reply, node)
 
         node.ask(asked, answered, asking=asking)

@@ -97,6 +97,17 @@ def test_a_miss_its_store_and_a_hit_show_their_traceparents_in_monitor(
             assert miss["store"][0]["span_id"] != miss["store"][1]["span_id"] != miss["span_id"]
 
 
+def test_functions_that_redis_has_forgotten_are_loaded_again(
+    start: Start, origin: Origin, redis_cluster: RedisServers
+) -> None:
+    origin.on("/forgotten", reply(b"kept", CACHED))
+    node = start(tag_operations="function")
+    until(lambda: ask(node, "/forgotten")["cache"] == "HIT", "a hit")
+    for master in redis_cluster.masters():
+        master.command("FUNCTION", "FLUSH", "SYNC")
+    until(lambda: ask(node, "/forgotten")["cache"] == "HIT", "a hit again")
+
+
 def test_a_discard_shows_its_traceparent_in_monitor(
     start: Start, origin: Origin, monitors: list[Monitored], subtests: pytest.Subtests
 ) -> None:
