@@ -16,6 +16,7 @@ import asyncio
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from math import inf
 
 import structlog
 from redis.crc import key_slot
@@ -33,6 +34,8 @@ CURRENT_S = 0.75
 """A reading of the rules holds for so long. With one `POLL_S` until that is noticed, a purge takes effect within a
 second even where it can't be read.
 """
+PATIENCE_S = 5.0
+"""A worker that has not read the rules for so long since its start says so, and why."""
 MAX_RULES = 10_000
 TRIM_RULES = 100
 """So many of the oldest go at once when there are too many."""
@@ -143,6 +146,9 @@ class SharedRules:
         self._given: list[tuple[int, Given]] = []
         """Rules that were given and not read back yet."""
         self._reported = ""
+        self._last_error = ""
+        self._say_at = 0.0
+        """When it is to be said that the rules were never read; infinite once that is said, or is not so."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -165,6 +171,10 @@ class SharedRules:
     def _suspect(self) -> None:
         """The rules are not known. What is fetched meanwhile may be purged as well, so it is not trusted for long."""
         now = time.monotonic()
+        self._say_at = self._say_at or now + PATIENCE_S
+        if now >= self._say_at:
+            self._say_at = inf
+            _log.error("redis: the purge rules are not known; nothing from Redis is used", error=self._last_error)
         if self._stale and now - self._stale_at < CURRENT_S:
             return
         if not self._stale:
@@ -202,6 +212,7 @@ class SharedRules:
         self._reading = False
         if isinstance(reply, RedisError):
             self._again = False
+            self._last_error = str(reply)
             self._page_size = max(1, count // 2)
             self._report(reply)
             return
@@ -223,6 +234,7 @@ class SharedRules:
         self._take()
         self._reported = ""
         self._read_at = asked_at
+        self._say_at = inf
         if self._stale:
             self._stale = False
             _log.info("redis: the purge rules are known")

@@ -8,12 +8,15 @@ from typing import Any, Self
 
 import pytest
 from redis.crc import key_slot
+from structlog.testing import capture_logs
 
 from edgeproxy.cache.redis import cluster as module
+from edgeproxy.cache.redis import rules
 from edgeproxy.cache.redis.access import Access, Address
 from edgeproxy.cache.redis.breaker import State
 from edgeproxy.cache.redis.cluster import SLOTS, Cluster, ranges_of
 from edgeproxy.cache.redis.commands import command
+from edgeproxy.cache.redis.layout import Names
 from edgeproxy.cache.redis.link import NoAnswerError, RedisError
 from edgeproxy.config import RedisCache
 from tests.cache.redis.scripted import OK, Scripted, soon
@@ -276,6 +279,30 @@ def test_what_no_cluster_says_of_its_slots_is_refused(reply: object) -> None:
 def test_a_node_that_does_not_know_its_host_is_where_it_was_asked(host: bytes | None) -> None:
     (found,) = ranges_of([[0, 5, [host, 7, b"id", []], [b"b", 8, b"id"]]], Address("asked", 1))
     assert found == (0, 5, [Address("asked", 7), Address("b", 8)])
+
+
+async def test_a_slot_of_the_purge_rules_that_nobody_has_is_said_once(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "POLL_S", 0.001)
+    monkeypatch.setattr(rules, "PATIENCE_S", 0.1)
+    names = Names("edgeproxy")
+    serving(server, CLUSTER=slots((0, key_slot(names.purges) - 1, server.port)))
+    with Seen(server) as seen, capture_logs() as said:
+        shared = rules.SharedRules(seen.cluster, names)
+        shared.start()
+        event = {"event": "redis: the purge rules are not known; nothing from Redis is used", "log_level": "error"}
+        await soon(lambda: said, "a line in the log")
+        stale = 0
+
+        def on_stale() -> None:
+            nonlocal stale
+            stale += 1
+
+        shared.on_stale = on_stale
+        await soon(lambda: stale > 1, "some time to pass")
+        shared.close()
+    assert said == [{**event, "error": "no node is known for the key's slot"}]
 
 
 # --- leaks
