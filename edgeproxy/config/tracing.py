@@ -88,6 +88,11 @@ class TraceStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         unit("bytes"),
         says("How large it may become; the oldest traces make room."),
     ] = 64 * MIB
+    requests_per_second: Annotated[
+        int,
+        Meta(ge=0),
+        says("Of how many requests a second it takes the spans; it shows samples, the log has them all. 0 = of all."),
+    ] = 1000
 
 
 class Tracing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,10 +155,3 @@ class Tracing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     otlp: Annotated[Otlp, says("How a collector is reached.")] = Otlp()
     batch: Annotated[Batch, says("How spans are gathered before they are exported.")] = Batch()
     store: Annotated[TraceStore, says("Where the exporter `embedded` keeps traces.")] = TraceStore()
-
-    @property
-    def spans_go_to(self) -> tuple[str, ...]:
-        """The exporters, by name; none of them where spans go nowhere."""
-        if self.exporters:
-            return tuple(name for part in self.exporters.split(",") if (name := part.strip()) != "none")
-        return ("otlp", "embedded") if self.otlp_endpoint or self.otlp.traces_endpoint else ("embedded",)

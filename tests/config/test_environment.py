@@ -358,20 +358,6 @@ def test_what_an_exporter_can_not_be_told_is_an_error(loaded: Load, name: str, t
         loaded(TABLE, **{name: text})
 
 
-@pytest.mark.parametrize(
-    ("table", "exporters"),
-    [
-        ("", ("embedded",)),
-        ('otlp_endpoint = "http://c:4318"', ("otlp", "embedded")),
-        ('exporters = "none"\notlp_endpoint = "http://c:4318"', ()),
-        ('exporters = "console, otlp"', ("console", "otlp")),
-    ],
-    ids=["nothing said", "with a collector", "none", "named"],
-)
-def test_where_spans_go_by_the_configuration(loaded: Load, table: str, exporters: tuple[str, ...]) -> None:
-    assert loaded(f"[tracing]\n{table}\n").tracing.spans_go_to == exporters
-
-
 def test_exporters_that_there_are_not_are_an_error(loaded: Load) -> None:
     with pytest.raises(ConfigError, match=r"expected .otlp., .console."):
         loaded('[tracing]\nexporters = "otlp,zipkin"\n')

@@ -1,0 +1,1 @@
+"""Export: spans as OTLP, the queue they wait in, and where they go. Each exporter works on threads of its own."""
