@@ -117,11 +117,17 @@ FIELDS = (
     Field("exported", "boolean", "Whether its spans are exported."),
     Field("user_agent", "string or null", "The client's `User-Agent`."),
     Field("referer", "string or null", "The client's `Referer`."),
+    Field(
+        "headers",
+        "object",
+        "The request headers on `log.request_headers` that the client sent: lower-case names, values as text (several "
+        "fields of a name joined by `, `), cut at 1024 bytes.",
+    ),
 )
 """All keys of a record in their order; every record has all of them."""
 
 _SEQ = re.compile(rb',"seq":(\d+),')
-_NOTHING: dict[str, object] = {"string": "", "number": 0, "boolean": False, "array": []}
+_NOTHING: dict[str, object] = {"string": "", "number": 0, "boolean": False, "array": [], "object": {}}
 """What a lost line says where not even its slot's text has the field and null is no answer."""
 
 

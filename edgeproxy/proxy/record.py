@@ -14,6 +14,7 @@ import msgspec
 from edgeproxy.ledger import SLOT_TEXT_BYTES, Stage
 from edgeproxy.proxy.errors import Outcome, ProxyError
 from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.fields import Names
 from edgeproxy.proxy.upstream.attempt import Attempt
 
 NO_ORIGIN = (
@@ -26,6 +27,8 @@ _AT_ONCE = '"lookup_ms":0.0,"stored_at_ms":null,"store":[],'
 _MEMO_MAX = 8192
 _MEMO_TEXT_MAX = 1024
 _SHORT = 100
+_HEADER_BYTES_MAX = 1024
+_UTF8_BYTES_MAX = 4
 _encode = msgspec.json.encode
 _FLAG = ("false", "true")
 _STAGES = tuple(stage.word for stage in Stage)
@@ -63,8 +66,10 @@ def _text(text: str) -> str:
 class Recorder:
     """Renders the records of one worker."""
 
-    def __init__(self, node: str, worker: int) -> None:
-        """Render for a node's name and a worker's index."""
+    def __init__(self, node: str, worker: int, request_headers: Sequence[str] = ()) -> None:
+        """Render for a node's name and a worker's index, with the request headers on `log.request_headers`."""
+        logged = {name.lower(): f'"{name.lower()}":' for name in request_headers}
+        self._logged = [(name.encode(), key) for name, key in logged.items()] or None
         self._place = f'"node":{quoted(node.encode())},"worker":{worker},"seq":'
         self._strings = _Memo(quoted)
         self._targets = _Memo(_target_of)
@@ -96,7 +101,8 @@ class Recorder:
             f'"caused_by":null,{_AT_ONCE if exchange.lookup_s is None else _looked_up(exchange)}{NO_ORIGIN}'
             f'"duration_ms":{elapsed_ms},"outcome":"ok","stage":"done","error":null,'
             f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled]},'
-            f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
+            f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]},'
+            f'"headers":{"{}" if self._logged is None else self._headers(names)}}}\n'
         ).encode()
 
     def line(
@@ -129,8 +135,14 @@ class Recorder:
             f'"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
             f'"error":{"null" if error is None else error_json(error)},'
             f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled]},'
-            f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]}}}\n'
+            f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]},'
+            f'"headers":{"{}" if self._logged is None else self._headers(names)}}}\n'
         ).encode()
+
+    def _headers(self, names: Names) -> str:
+        """Those on the list that came. No memo: numbers of orders come once, and would push out what recurs."""
+        found = [(key, names[name]) for name, key in self._logged or () if name in names]
+        return f"{{{','.join(key + quoted(_cut(value)) for key, value in found)}}}"
 
     def _prefix(self, exchange: Exchange, target: str) -> str:
         trace = exchange.trace
@@ -150,6 +162,16 @@ class Recorder:
             f'"method":{self._strings[exchange.method or None]},'
             f'{target}"protocol":"HTTP/1.{exchange.minor}",'
         )
+
+
+def _cut(value: bytes) -> bytes:
+    """What is logged of a header's value: no more than so many bytes, and no half of a character."""
+    if len(value) <= _HEADER_BYTES_MAX:
+        return value
+    end = _HEADER_BYTES_MAX
+    while end > _HEADER_BYTES_MAX - _UTF8_BYTES_MAX and value[end] & 0xC0 == 0x80:
+        end -= 1
+    return value[:end]
 
 
 _UNREAD = '"scheme":null,"host":null,"path":null,"query":null,'

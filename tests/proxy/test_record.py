@@ -1,6 +1,7 @@
 """A record is one line of JSON with exactly the contract's keys in their order, whatever bytes a client sends."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -161,15 +162,17 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
         "exported": True,
         "user_agent": "curl/8",
         "referer": "http://r.test/",
+        "headers": {},
     }
 
 
 def test_a_line_of_a_hit_says_who_filled_the_entry() -> None:
-    exchange = an_exchange(target=b"/a")
+    exchange = an_exchange((b"X-Tenant", b"acme"), target=b"/a")
     exchange.status, exchange.cache_age, exchange.cache_ttl, exchange.filled_by = 200, 12, 48, "00-aa-bb-01"
-    recorder = Recorder("edge-1", 0)
+    recorder = Recorder("edge-1", 0, ["x-tenant"])
     recorder.begin(exchange)
     record = parsed(recorder.hit(exchange, 785, "0.031", "memory"))
+    assert record["headers"] == {"x-tenant": "acme"}
     names = ("cache", "cache_age", "cache_ttl", "cache_tier", "filled_by", "bytes_out", "origin", "route", "lookup_ms")
     assert {name: record[name] for name in names} == {
         "route": "/*",
@@ -322,3 +325,52 @@ def test_what_a_slot_is_given_fits_and_is_the_lines_beginning(
     assert (record["method"], record["protocol"]) == ("GET", "HTTP/1.1")
     if target.isascii():  # else a character may have been cut in two
         assert target.decode().startswith(record["path"])
+
+
+# --- request headers on the list
+
+
+def headers_of(*fields: tuple[bytes, bytes], logged: Sequence[str] = ("X-Tenant", "x-order")) -> dict[str, str]:
+    """`headers` of an exchange's line; a hit's has the same."""
+    recorder = Recorder("edge-1", 3, logged)
+    exchange = an_exchange(*fields)
+    recorder.begin(exchange)
+    options: dict[str, Any] = {"elapsed_ms": "1", "outcome": "ok", "stage": Stage.DONE, "origin": NO_ORIGIN}
+    headers: dict[str, str] = parsed(recorder.line(exchange, **options, error=None))["headers"]
+    return headers
+
+
+def test_headers_are_logged_if_they_are_on_the_list_and_came() -> None:
+    fields = [(b"X-TENANT", b"acme"), (b"X-Other", b"1"), (b"Cookie", b"a=b")]
+    assert headers_of(*fields) == {"x-tenant": "acme"}
+    assert headers_of(*fields, logged=()) == {}
+    assert headers_of() == {}
+
+
+def test_several_fields_of_a_name_are_one_text() -> None:
+    assert headers_of((b"x-order", b"1"), (b"X-Order", b"2")) == {"x-order": "1, 2"}
+
+
+def test_a_header_on_the_list_twice_is_logged_once() -> None:
+    assert headers_of((b"x-order", b"1"), logged=["x-order", "X-Order"]) == {"x-order": "1"}
+
+
+@pytest.mark.parametrize(
+    ("value", "logged"),
+    [
+        (b"x" * 1024, "x" * 1024),
+        (b"x" * 1025, "x" * 1024),
+        ("x" * 1023 + "\u00e9\u00e9", "x" * 1023),
+        ("x" * 1022 + "\u9999", "x" * 1022),
+        ("x" * 1021 + "\u9999\u9999", "x" * 1021 + "\u9999"),
+        (b"\x80" * 2000, "\\x80" * 1020),
+    ],
+)
+def test_a_value_is_cut_where_a_character_ends(value: bytes | str, logged: str) -> None:
+    raw = value.encode() if isinstance(value, str) else value
+    assert headers_of((b"x-order", raw)) == {"x-order": logged}
+
+
+@given(HOSTILE)
+def test_no_value_breaks_the_line(value: bytes) -> None:
+    assert set(headers_of((b"x-order", value))) == {"x-order"}
