@@ -101,7 +101,7 @@ class Pipeline:
         self.familiar = FamiliarHeads()
         self.plans = Plans(Routes(config))
         node = config.node.name or os.uname().nodename
-        self.accounts = Accounts(ledger, Recorder(node, worker))
+        self.accounts = Accounts(ledger, Recorder(node, worker, config.log.request_headers))
         self.arrivals = Arrivals(self, int(config.cache.uncacheable_ttl * 1e9), sends_tags=config.cache.send_tags)
         self.decorator = response.Decorator(node, config.tracing, config.cache)
         self._settings = settings
