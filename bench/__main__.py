@@ -16,6 +16,8 @@ DEFAULT_JSON = Path(__file__).resolve().parent / "results" / "latest.json"
 QUICK_SECONDS, QUICK_ROUNDS = 1.0, 2
 MILLION = "million"
 """The one scenario that is about edgeproxy's stores alone, without a server."""
+OUTAGE = "outage"
+"""The one that is about edgeproxy and a Redis Cluster that fails, without peers."""
 
 
 def _names(text: str) -> list[str]:
@@ -57,8 +59,8 @@ def _chosen(options: argparse.Namespace) -> list[Scenario]:
     known = scenarios(settings)
     if options.server_core == options.load_core:
         raise BenchError("the server and the load need a core each: give two with --server-core and --load-core")
-    if unknown := [name for name in options.scenario if name not in (*known, MILLION)]:
-        raise BenchError(f"no such scenario: {', '.join(unknown)}; there are {', '.join((*known, MILLION))}")
+    if unknown := [name for name in options.scenario if name not in (*known, MILLION, OUTAGE)]:
+        raise BenchError(f"no such scenario: {', '.join(unknown)}; there are {', '.join((*known, MILLION, OUTAGE))}")
     if unknown := [name for name in options.only if name not in SERVERS]:
         raise BenchError(f"no such server: {', '.join(unknown)}; there are {', '.join(SERVERS)}")
     return [scenario for name, scenario in known.items() if not options.scenario or name in options.scenario]
@@ -73,6 +75,8 @@ def _compare(options: argparse.Namespace) -> int:
     if MILLION in options.scenario or not options.scenario:
         sizes = million.QUICK_SIZES if options.quick else million.SIZES
         outcome.lookups = million.run(options.server_core, options.rounds, sizes)
+    if OUTAGE in options.scenario or not options.scenario:
+        outcome.outages = runner.outages(options.rounds, options.seconds, options.server_core, options.load_core)
     text = report.render(outcome, chosen, environment)
     print(text)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}

@@ -12,6 +12,7 @@ pinned to the load's core.
 
 import argparse
 import gc
+import itertools
 import json
 import math
 import re
@@ -43,6 +44,11 @@ def answer_size(received: bytes) -> int | None:
     if length is None:
         raise ValueError("an answer without Content-Length")
     return head_end + 4 + int(length[1])
+
+
+def varied(path: str, variety: int) -> list[str]:
+    """So many paths that differ in their query; 0 for the path itself."""
+    return [f"{path}?{number}" for number in range(variety)] or [path]
 
 
 class Connection:
@@ -80,6 +86,7 @@ class Tally:
     """Latencies in seconds, from when a request was due, and the generator's own lag."""
 
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
+    dues: "array[float]" = field(default_factory=lambda: array("d"))  # of the same requests, by the monotonic clock
     lags: "array[float]" = field(default_factory=lambda: array("d"))
     failed: int = 0
     unanswered: int = 0
@@ -103,10 +110,13 @@ class Tally:
 class Generator:
     """The loop: what is due goes out on a free connection, what has come is counted."""
 
-    def __init__(self, port: int, path: str, rate: float, connections: int) -> None:
+    def __init__(self, port: int, path: str, rate: float, connections: int, variety: int = 0) -> None:
+        """`variety`: so many URLs in turn, which differ in their query."""
         self.port = port
         self.rate = rate
-        self.request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+        self.requests = itertools.cycle(
+            f"GET {one} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode() for one in varied(path, variety)
+        )
         self.tally = Tally()
         self.epoll = select.epoll()
         self.by_fd: dict[int, Connection] = {}
@@ -156,7 +166,7 @@ class Generator:
         connection.due = due
         self.tally.lags.append(lag)
         try:
-            connection.sock.send(self.request)
+            connection.sock.send(next(self.requests))
         except OSError:
             self.replace(connection)
 
@@ -165,6 +175,7 @@ class Generator:
         try:
             if connection.finished():
                 self.tally.latencies.append(time.perf_counter() - connection.due)
+                self.tally.dues.append(connection.due)
                 self.free.append(connection)
         except (OSError, ValueError):
             self.replace(connection)
@@ -188,11 +199,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--variety", type=int, default=0, help="so many URLs in turn, not one")
+    parser.add_argument("--each", action="store_true", help="tell when each request was due, and its latency, too")
     options = parser.parse_args()
-    generator = Generator(options.port, options.path, options.rate, options.connections)
+    generator = Generator(options.port, options.path, options.rate, options.connections, options.variety)
     gc.disable()
     tally = generator.run(options.seconds)
-    print(json.dumps(tally.summary(options.rate)))
+    each = {"each": list(zip(tally.dues, tally.latencies, strict=True))} if options.each else {}
+    print(json.dumps(tally.summary(options.rate) | each))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from bench import million
+from bench import million, outage
 from bench.runner import Outcome
 from bench.scenarios import Collapse, Large, Latency, Scenario, Stream
 from bench.servers import SERVERS
@@ -165,7 +165,7 @@ def _logs(found: Summaries) -> str:
 
 def promised(outcome: Outcome) -> list[Target]:
     """Every target, held against what was found out."""
-    return [*targets(summaries(outcome.rounds)), *million.targets(outcome.lookups)]
+    return [*targets(summaries(outcome.rounds)), *million.targets(outcome.lookups), *outage.targets(outcome.outages)]
 
 
 def render(outcome: Outcome, chosen: Sequence[Scenario], environment: dict[str, str]) -> str:
@@ -188,6 +188,9 @@ def render(outcome: Outcome, chosen: Sequence[Scenario], environment: dict[str, 
                 parts.append(_throughput(found, rows))
     if outcome.lookups:
         parts += ["### Look-ups by number of stored objects", table(million.HEADER, million.rows(outcome.lookups))]
+    if outcome.outages:
+        title = f"### A server of the Redis Cluster stops answering, {outage.RATE:,.0f} requests/s"
+        parts += [title, table(outage.HEADER, outage.rows(outcome.outages))]
     if any(s.limit is Limit.LOAD for s in found.values()):
         parts.append("\\* compared by time on the server's core: the load's core was the limit for one of the two.")
     if found:

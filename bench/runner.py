@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import checks
+from bench import checks, outage
 from bench.accesslog import AccessLog
 from bench.errors import BenchError, MissingToolError
 from bench.measure import Round, Watch
 from bench.million import Lookups
+from bench.outage import Outage
 from bench.process import find_tool, free_port
 from bench.scenarios import Scenario
 from bench.servers import SERVERS, Origin, RedisServer, Server, Site
@@ -29,6 +30,7 @@ class Outcome:
     skipped: dict[str, str] = field(default_factory=dict)  # server: why it was not measured
     problems: dict[str, list[str]] = field(default_factory=dict)  # server: what it does not do as the others
     lookups: list[Lookups] = field(default_factory=list)  # in edgeproxy's stores, by store and number of objects
+    outages: list[Outage] = field(default_factory=list)  # what requests notice when Redis fails, by case
 
 
 def progress(text: str) -> None:
@@ -146,3 +148,10 @@ def run(names: list[str], chosen: list[Scenario], rounds: int, server_core: int,
             ]
             alternate(scenario, rounds, watches, outcome)
     return outcome
+
+
+def outages(rounds: int, seconds: float, server_core: int, load_core: int) -> list[Outage]:
+    """Measures what requests notice of a Redis Cluster that fails."""
+    with working_folders() as (work, shared_memory), Origin(work, load_core) as origin:
+        site = Site(work, shared_memory, server_core, origin.port)
+        return outage.run(site, origin, rounds, seconds, load_core)

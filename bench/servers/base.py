@@ -88,6 +88,10 @@ class Server(ABC):
         """Which of its programs has ended by itself, with its last words; empty while all run."""
         return "; ".join(f"{p.name} ended: {p.last_words()}" for p in self._programs if not p.alive)
 
+    def said(self, words: str) -> int:
+        """How often it has said that on its standard error."""
+        return self._programs[0].output.read_text(errors="replace").count(words)
+
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 

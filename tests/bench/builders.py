@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.measure import Round
 from bench.million import SIZES, STORES, Lookups
+from bench.outage import CASES, Outage, Window
 
 PLAIN: dict[str, Any] = {
     "scenario": "hit",
@@ -36,6 +37,12 @@ FLAT = Lookups("memory", 1000, 100.0, 90.0, 110.0, 50.0, 20.0, 1900.0, 1960.0)
 def flat_lookups() -> list[Lookups]:
     """Look-ups that take the same time however much is stored."""
     return [replace(FLAT, store=store, entries=size) for store in STORES for size in SIZES]
+
+
+def bounded_outages() -> list[Outage]:
+    """Failures that requests notice as little of as they may: 2 ms while all was well, then these."""
+    windows = [Window([ms / 1000]) for ms in (2.0, 50.0, 4.0)]
+    return [Outage(case.title, *windows, opened_after_s=[0.09]) for case in CASES]
 
 
 def a_round(**figures: Any) -> Round:

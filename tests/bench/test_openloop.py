@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.openloop import Generator, answer_size, percentile
+from bench.openloop import Generator, answer_size, percentile, varied
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 STALL_SECONDS = 0.3
@@ -90,6 +90,11 @@ def test_a_stall_is_counted_for_every_request_that_was_due_during_it(stalling: S
     assert len(tally.latencies) == 200
     # A closed loop on two connections would show two slow requests; 60 were due in those 0.3 s, half in the first half.
     assert sum(latency > STALL_SECONDS / 2 for latency in tally.latencies) >= 25
+
+
+def test_urls_that_vary_differ_in_their_query() -> None:
+    assert varied("/hit", 0) == ["/hit"]
+    assert varied("/hit", 2) == ["/hit?0", "/hit?1"]
 
 
 def test_a_summary_counts_in_milliseconds(stalling: StallingServer) -> None:
