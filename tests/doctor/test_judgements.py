@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeproxy.config import Config, TracingSettings
+from edgeproxy.config import Config, Tracing, TracingSettings
 from edgeproxy.config.sampling import Sampling, SamplingRule
 from edgeproxy.config.tracing import Batch
 from edgeproxy.doctor.clock import judge_clock, least_offset_s
@@ -13,9 +13,11 @@ from edgeproxy.doctor.echo import Context, read_echo
 from edgeproxy.doctor.findings import Finding, Verdict, exit_code, worst
 from edgeproxy.doctor.flush import Allowed, judge_flush, understood
 from edgeproxy.doctor.probe import Probe
+from edgeproxy.doctor.propagation import judge_client, judge_origin
 from edgeproxy.doctor.queue import Counts, judge_queues
 from edgeproxy.doctor.sampler import Seen, settings, shares
 from edgeproxy.doctor.surroundings import check_redis, check_resource
+from edgeproxy.tracing.recorded import Recorded, RecordedAttempt
 
 OK, WARN, FAIL, SKIPPED = Verdict.OK, Verdict.WARN, Verdict.FAIL, Verdict.SKIPPED
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -158,6 +160,62 @@ def test_what_is_no_context_and_what_is_no_echo_are_told_apart() -> None:
     assert read_echo(b"traceparent: 00-abc\n").invalid == ("traceparent: 00-abc",)
     for body in (b"", b"hello", b"\xff\x00", b"[]", b'{"a": 1}', b"<html><p>Hello</p></html>"):
         assert read_echo(body).fields == 0
+
+
+def echoed(body: str = f"traceparent: {TRACEPARENT}", *, is_echo: bool = True, **record: Any) -> Probe:
+    """A probe whose trace the origin saw so; the edge has its record if there are fields of it."""
+    known = {"trace_id": TRACE, "sampled": True, "attempts": (RecordedAttempt(span_id=SPAN, status=200),), **record}
+    noted = Recorded(**known) if record else None
+    return Probe("/", is_echo, TRACE, "1" * 16, 200, {}, body.encode(), 0.0, 0.1, noted)
+
+
+@pytest.mark.parametrize(
+    ("probe", "verdict", "words"),
+    [
+        (echoed(seq=1), OK, "exactly one context, of the right trace, under the edge's span"),
+        (echoed(), OK, "whose span it hangs under could not be compared"),
+        (echoed(is_echo=False), SKIPPED, "no echo path"),
+        (echoed(attempts=(), cache="HIT"), SKIPPED, "answered by itself (cache: HIT)"),
+        (echoed(attempts=(RecordedAttempt(span_id="2" * 16), RecordedAttempt(span_id=SPAN))), OK, "exactly one"),
+        (echoed(attempts=(RecordedAttempt(span_id=SPAN), RecordedAttempt(span_id="2" * 16))), WARN, "not the edge's"),
+        (echoed(sampled=False), FAIL, "sent the trace on as not sampled"),
+        (echoed(trace_id="3" * 32), FAIL, "saw another trace"),
+        (echoed(restarted_from=f"{TRACE}-{SPAN}"), OK, "began the trace anew"),
+        (echoed(f"traceparent: {TRACEPARENT}\nb3: {TRACE}-{SPAN}-1", seq=1), OK, "exactly one"),
+        (echoed(f"traceparent: {TRACEPARENT}\nb3: {'4' * 32}-{SPAN}-1", seq=1), FAIL, "another trace"),
+    ],
+)
+def test_what_the_origin_saw_is_compared_with_the_edges_record(probe: Probe, verdict: Verdict, words: str) -> None:
+    found = judge_origin(probe, tracing(), ["tracecontext", "b3"])
+    assert (found.verdict, words in found.found) == (verdict, True), found
+
+
+def test_without_a_propagator_nothing_is_expected() -> None:
+    assert judge_origin(echoed("host: a"), tracing(), ["none"]).verdict is WARN
+
+
+@pytest.mark.parametrize(
+    ("span_id", "verdict"), [pytest.param("1" * 16, OK, id="the client's"), pytest.param(SPAN, WARN, id="another one")]
+)
+def test_with_tracing_off_the_clients_context_is_expected(span_id: str, verdict: Verdict) -> None:
+    probe = echoed(f"traceparent: 00-{TRACE}-{span_id}-01", sampled=False)
+    assert judge_origin(probe, tracing(enabled=False), ["tracecontext"]).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "verdict"),
+    [
+        ({}, {"x-trace-id": TRACE, "traceresponse": TRACEPARENT}, OK),
+        ({}, {"x-trace-id": TRACE}, FAIL),
+        ({}, {"x-trace-id": "5" * 32, "traceresponse": TRACEPARENT}, FAIL),
+        ({"traceresponse": False}, {"x-trace-id": TRACE}, OK),
+        ({"traceresponse": False, "x_trace_id": False}, {}, SKIPPED),
+    ],
+)
+def test_what_the_client_is_told_is_compared_with_what_it_is_to_be(
+    config: dict[str, bool], fields: dict[str, str], verdict: Verdict
+) -> None:
+    assert judge_client(echoed(seq=1)._replace(fields=fields), Tracing(**config)).verdict is verdict
 
 
 # --- the clock
