@@ -27,15 +27,17 @@ from edgeproxy.config import Config, TracingSettings
 from edgeproxy.ledger import LedgerWriter
 from edgeproxy.logging import AppendSink
 from edgeproxy.logging.app import configure
-from edgeproxy.node.control import Control, ControlWord, TracingState
+from edgeproxy.node.control import Control, ControlWord
 from edgeproxy.node.errors import ControlPageError
+from edgeproxy.node.fleet import worker_count
 from edgeproxy.node.inspect import Inspector
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.storage import storage_paths
 from edgeproxy.node.tracing import read_settings
 from edgeproxy.proxy.http1 import factory
 from edgeproxy.proxy.pipeline import Pipeline
-from edgeproxy.tracing import IdSource, SamplerKind
+from edgeproxy.proxy.sampling import Policies, State
+from edgeproxy.tracing import IdSource
 
 HOUSEKEEPING_S = 0.1
 """How often an idle worker looks at the control page, in seconds; a busy one does with each request."""
@@ -48,22 +50,22 @@ GC_THRESHOLD = 50_000
 class PageSettings:
     """The control page and the settings that belong to it, as the request path sees them."""
 
-    def __init__(self, control: Control, runtime: RuntimeDir) -> None:
-        """Read from an open page, and the directory that it is in."""
+    def __init__(self, control: Control, runtime: RuntimeDir, policies: Policies) -> None:
+        """Read from an open page, and the directory that it is in, for a worker's `policies`."""
+        self._policies = policies
         self._control = control
         self._runtime = runtime
         self._last = TracingSettings(enabled=False, sampler="parentbased_always_off", ratio=0.0)
         self.epoch = control.words[ControlWord.EPOCH : ControlWord.EPOCH + 1]
 
-    def read(self) -> tuple[int, TracingState]:
+    def read(self) -> tuple[int, State]:
         """The tracing settings and the epoch that they are of. Where they can't be read, the last ones hold."""
         try:
             epoch, self._last = read_settings(self._runtime, self._control)
         except ControlPageError as error:
             epoch = self.epoch[0]
             structlog.get_logger().error("tracing_settings_unreadable", error=str(error), epoch=epoch)
-        last = self._last
-        return epoch, TracingState(last.enabled, SamplerKind.from_word(last.sampler), last.ratio)
+        return epoch, self._policies.of(self._last)
 
 
 class Worker:
@@ -85,9 +87,8 @@ class Worker:
         )
         self._ledger.overflow = AppendSink(config.log.access, config.log.format).append
         self._cache = open_cache(config, runtime_dir)
-        self._pipeline = Pipeline(
-            config, index, self._ledger, PageSettings(control, RuntimeDir(runtime_dir)), self._cache
-        )
+        settings = PageSettings(control, RuntimeDir(runtime_dir), Policies(index, worker_count(config)))
+        self._pipeline = Pipeline(config, index, self._ledger, settings, self._cache)
         self._inspector = Inspector(runtime_dir, index, self._cache)
         self._stopping = asyncio.Event()
 

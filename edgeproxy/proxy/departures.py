@@ -215,6 +215,7 @@ class Departures:
         exchange.entry = entry
         exchange.now_ns = time.time_ns()
         exchange.trace = self.pipeline.tracer.begin(exchange.now_ns, None, None, True)
+        self.pipeline.sample(exchange)
         exchange.caused_by = response.traceparent(cause)
         if self.pipeline.accounts.open(exchange):
             self.background.add(exchange)

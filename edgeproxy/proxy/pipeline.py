@@ -49,6 +49,7 @@ from edgeproxy.proxy.settings import Settings
 from edgeproxy.proxy.tick import Tick
 from edgeproxy.proxy.upstream.pool import OriginPool
 from edgeproxy.tracing import IdSource, Propagation, Tracer, TrustPolicy
+from edgeproxy.tracing.policy import Head, Tail
 
 _SELECTIVE = frozenset(
     {
@@ -106,6 +107,9 @@ class Pipeline:
         self.decorator = response.Decorator(node, config.tracing, config.cache)
         self._settings = settings
         self._epoch = -1
+        self._head: Head | None = None
+        self.tail: Tail | None = None
+        """What says of a request that was not sampled whether it is exported for what became of it."""
         self._trust = TrustPolicy(config.tracing.trust)
         self._may_purge = TrustPolicy(config.cache.purge_allow)
         self._memory = cache.memory
@@ -139,8 +143,17 @@ class Pipeline:
         else:
             exchange.trace = self.tracer.begin(now_ns, None, None, exchange.client.trusted)
         exchange.key = b"http://" + exchange.host + exchange.target
+        if self._head is not None:
+            self.sample(exchange)
         if not self.accounts.open(exchange):
             exchange.error = exchange.error or TOO_BUSY
+
+    def sample(self, exchange: Exchange) -> None:
+        """Decide on a trace by what is configured on top of the sampler, now that its route can be known."""
+        if self._head is not None and exchange.trace.recording:
+            plan = self.plans.find(exchange)
+            route = b"" if plan is None else plan.route.match
+            self._head.decide(exchange.trace, route, exchange.target, exchange.method, exchange.names, time.monotonic())
 
     def has_room(self) -> bool:
         """Whether a request that waits its turn behind others may have a slot already. One for each connection is kept
@@ -426,6 +439,8 @@ class Pipeline:
             return
         epoch, tracing = self._settings.read()
         self.tracer.configure(tracing.enabled, tracing.sampler, tracing.ratio)
+        self._head = tracing.head
+        self.tail = tracing.tail
         self._epoch = epoch
         self.ledger.acknowledge(epoch, tracing=tracing.enabled)
 

@@ -41,8 +41,8 @@ class Routes:
         """Compile the routes of a valid configuration; without any, everything goes to the one origin."""
         self._routes = [
             (
-                _matcher(route.host.removesuffix(".")) if route.host else None,
-                _matcher(route.match),
+                matcher(route.host.removesuffix(".")) if route.host else None,
+                matcher(route.match),
                 _target(config, route),
             )
             for route in config.route or [Route(match="/*")]
@@ -68,7 +68,8 @@ class Routes:
 _PORT = re.compile(rb":[0-9]*$")
 
 
-def _matcher(match: str) -> Matcher:
+def matcher(match: str) -> Matcher:
+    """What says whether a host or path matches a pattern, in which `*` stands for any run of characters."""
     pattern = match.encode()
     if b"*" not in pattern:
         return pattern.__eq__

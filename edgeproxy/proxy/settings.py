@@ -5,6 +5,7 @@ moved.
 from typing import Protocol
 
 from edgeproxy.tracing import SamplerKind
+from edgeproxy.tracing.policy import Head, Tail
 
 
 class TracingState(Protocol):
@@ -21,6 +22,14 @@ class TracingState(Protocol):
     @property
     def ratio(self) -> float:
         """The sampler's ratio, 0 to 1."""
+
+    @property
+    def head(self) -> Head | None:
+        """What decides on top of the sampler; None where the sampler is all there is."""
+
+    @property
+    def tail(self) -> Tail | None:
+        """What is exported for what became of it; None where nothing is."""
 
 
 class Settings(Protocol):

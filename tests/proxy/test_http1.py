@@ -38,6 +38,8 @@ class Tracing:
     enabled = True
     sampler = SamplerKind.ALWAYS_ON
     ratio = 1.0
+    head = None
+    tail = None
 
 
 class AlwaysOn:
