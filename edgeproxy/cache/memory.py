@@ -33,6 +33,8 @@ class HotMemory:
         """Hold nothing yet; a capacity of 0 holds nothing ever."""
         self.capacity_bytes = capacity_bytes
         self.evictions = 0
+        self.suspected_ns = 0
+        """Since when entries are stale that were doubted."""
         self._entries: dict[bytes, Entry] = {}
         self._varying: dict[bytes, Varying] = {}
         self._small = Sieve()
@@ -116,8 +118,9 @@ class HotMemory:
                 self._drop(each)
         return entry is not None or varying is not None
 
-    def suspect(self) -> None:
-        """Doubt all that is stored: it may have been replaced or purged elsewhere unnoticed."""
+    def suspect(self, now_ns: int) -> None:
+        """Doubt all that is stored: it may have been replaced or purged elsewhere unnoticed, from now on."""
+        self.suspected_ns = now_ns
         for queue in (self._small, self._large):
             entry = queue.newest
             while entry is not None and entry.purge_seq != SUSPECT:  # what is older than that was doubted with it

@@ -69,7 +69,7 @@ class Tiers:
         stored = entry.stored
         if entry.purge_seq == SUSPECT:
             entry.purge_seq = stored.purge_seq
-            entry.fresh_until_ns = min(entry.fresh_until_ns, time.time_ns())
+            entry.fresh_until_ns = min(entry.fresh_until_ns, self.memory.suspected_ns)
             entry.stored = stored = msgspec.structs.replace(stored, fresh_until_ns=entry.fresh_until_ns)
         verdict = purges.check(stored.url, stored.tags, entry.purge_seq)
         if verdict.purged:

@@ -1,6 +1,7 @@
 """Stored responses in a Redis Cluster that several nodes share."""
 
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,12 +51,15 @@ def open_store(
     compression = Compression(config.compress_min_bytes, tuple(one.lower().encode() for one in config.compress_types))
     store = RedisStore(cluster, rules, reader, compression, max_object_bytes=config.max_object_bytes)
 
+    def suspect() -> None:
+        memory.suspect(time.time_ns())
+
     def pushed(message: list[Any]) -> None:
         """Keys have changed: by another node's writes, or as they expired (client tracking)."""
         if message[0] != b"invalidate":
             return
         if message[1] is None:  # everything: FLUSHALL
-            memory.suspect()
+            suspect()
             rules.read()
             return
         for name in message[1]:
@@ -66,8 +70,8 @@ def open_store(
                 store.forget(key)
 
     cluster.on_push = pushed
-    cluster.on_lost = lambda _: memory.suspect()
-    rules.on_stale = memory.suspect
+    cluster.on_lost = lambda _: suspect()
+    rules.on_stale = suspect
     if commands.needs_library:
         library = Library(cluster)
         cluster.on_connected = library.load

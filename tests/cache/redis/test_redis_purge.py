@@ -493,6 +493,23 @@ def test_a_node_that_can_not_read_the_rules_trusts_nothing_for_more_than_a_secon
         until(lambda: by_all(node, path, is_hot) == {b"newer"}, "the cache to be used again")
 
 
+def test_what_may_be_served_stale_is_served_from_hot_memory_while_redis_is_down(
+    origin: Origin, path: str, start_redis_cluster: Callable[..., RedisServers]
+) -> None:
+    cluster = start_redis_cluster()
+    origin.on(path, reply(b"old", LENIENT))
+    with Node(origin.url, **tables(cluster)) as node:
+        ready(node)
+        assert by_all(node, path, is_hot) == {b"old"}
+        origin.on(path, reply(b"broken", status="503 Service Unavailable"))
+        for server in cluster.nodes:
+            server.kill()
+        until(lambda: "can't be read" in node.stderr, "the loss to be noticed")
+        stale = get(node, path)
+        record = node.record(stale.trace_id)
+        assert (stale.body, record["cache"], record["cache_tier"]) == (b"old", "STALE", "memory")
+
+
 def test_a_node_without_its_password_caches_nothing_that_can_not_be_purged(
     origin: Origin, path: str, redis_cluster: RedisServers, tmp_path: Any
 ) -> None:

@@ -88,6 +88,18 @@ def test_without_hot_memory_a_hit_is_one_look_up(start: Start, origin: Origin, p
     assert (found, tiers) == ([["MGET", "SET"], *[["MGET"]] * 9], {"redis"}) or not trusts_redis(node)
 
 
+def test_a_hit_on_what_varies_is_one_look_up_but_a_workers_first(start: Start, origin: Origin, path: str) -> None:
+    origin.on(path, reply(FIRST, "Cache-Control: max-age=600", "Vary: Accept-Language"))
+    one, other = start(memory_bytes=0), start(memory_bytes=0)
+    assert body(one, path, "Accept-Language: de") == FIRST
+    asked(one, path, 1)  # it is stored by then
+    for node in (one, other, other):
+        assert body(node, path, "Accept-Language: de") == FIRST
+    found = (asked(one, path, 2), asked(other, path, 2))
+    expected = ([["MGET", "SET"], ["MGET"]], [["MGET", "MGET"], ["MGET"]])
+    assert found == expected or not (trusts_redis(one) and trusts_redis(other))
+
+
 def test_what_one_node_has_stored_another_one_finds(start: Start, origin: Origin, path: str) -> None:
     origin.on(path, reply(FIRST, "Cache-Control: max-age=600"))
     one, other = start(), start()
