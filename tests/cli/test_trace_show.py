@@ -4,7 +4,9 @@ import gzip
 import json
 import os
 import re
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from edgeproxy.cli.traceshow import show
 from tests.ledger.parts import record
+from tests.support import Node, Origin, gated, reply, request, until
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -178,6 +181,75 @@ def test_nothing_of_a_strangers_text_acts_on_the_terminal(log: Path) -> None:
         assert not CONTROL.search(result.output)
     assert json.loads(result.stdout)["requests"][0]["node"] == evil
     assert "[red]" in run(log, TRACE).stdout
+
+
+# --- with a node
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Origin]:
+    with Origin() as origin:
+        yield origin
+
+
+@pytest.fixture(scope="module")
+def edge(site: Origin) -> Iterator[Node]:
+    with Node(site.url) as node:
+        yield node
+
+
+def asked(node: Node, path: str, *fields: str) -> str:
+    """Ask the node, and wait for its record; the trace's id."""
+    with node.connect() as client:
+        trace_id = client.get(path, *fields).trace_id
+    node.record(trace_id)
+    return trace_id
+
+
+def shown(node: Node, *arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "140"}).invoke(show, ["-c", str(node.config_file), *arguments])
+
+
+def test_a_hit_leads_to_the_trace_that_filled_the_cache(edge: Node, site: Origin) -> None:
+    site.on("/page", reply(b"page", "Cache-Control: max-age=600"))
+    miss, hit = asked(edge, "/page"), asked(edge, "/page")
+    told = shown(edge, hit).stdout
+    assert f"filled by      edgeproxy trace show {miss}" in told
+    assert "the origin was not asked" in told
+    (attempt_line,) = [one for one in shown(edge, miss).stdout.splitlines() if one.startswith("app ")]
+    assert f"127.0.0.1:{site.port}" in attempt_line
+
+
+def test_a_client_that_goes_on_with_its_trace_has_all_requests_in_one_story(edge: Node) -> None:
+    trace_id = "e" * 31 + "1"
+    for number in (1, 2):
+        asked(edge, f"/step/{number}", f"traceparent: 00-{trace_id}-{'f' * 16}-01")
+    until(lambda: len([one for one in edge.lines() if one["trace_id"] == trace_id]) == 2, "both lines")
+    story = json.loads(shown(edge, "--json", trace_id).stdout)
+    assert [one["path"] for one in story["requests"]] == ["/step/1", "/step/2"]
+    assert [span["parent_id"] for span in story["spans"] if span["kind"] == "SERVER"] == ["f" * 16] * 2
+
+
+def test_a_request_under_way_is_said_to_be(edge: Node, site: Origin) -> None:
+    gate = threading.Event()
+    site.on("/slow", gated(gate, reply()))
+    trace_id = "e" * 31 + "2"
+    with edge.connect() as client:
+        client.send(request("/slow", f"traceparent: 00-{trace_id}-{'f' * 16}-01"))
+        site.wait_for("/slow")
+        result = shown(edge, trace_id)
+        gate.set()
+        client.response()
+    assert result.exit_code == 1
+    assert re.search(r"GET edge.test/slow is under way in worker 0: request_sent, since \d", result.stderr)
+    edge.record(trace_id)
+    assert shown(edge, trace_id).exit_code == 0
+
+
+def test_a_trace_that_the_node_does_not_know_says_what_it_samples(edge: Node) -> None:
+    said = nothing(shown(edge, OTHER))
+    assert f"{edge.access_log} has no line of it" in said
+    assert any("(parentbased_traceidratio, ratio 1)" in one for one in said)
 
 
 # --- what is not
