@@ -402,7 +402,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", "0")))
+        body = self._chunks() if "transfer-encoding" in headers else self.rfile.read(int(headers["content-length"]))
         size = len(body)
         if headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
@@ -429,6 +429,15 @@ class _Handler(BaseHTTPRequestHandler):
                     ExportTracePartialSuccess(rejected_spans=manners.rejected, error_message=manners.message)
                 )
             self._respond(200, response.SerializeToString(), {})
+
+    def _chunks(self) -> bytes:
+        """A chunked body, as Node.js sends it."""
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _respond(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
