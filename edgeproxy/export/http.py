@@ -75,7 +75,7 @@ class OtlpHttp:
             raise Unavailable(f"it answers {status}", _retry_after_s(headers.get("Retry-After")))
         if not 200 <= status < 300:
             raise Refused(f"it answers {status}")
-        return _rejected(answer, spans) if headers.get_content_type() == _PROTOBUF else 0
+        return rejected_spans(answer, spans) if headers.get_content_type() == _PROTOBUF else 0
 
     def _post(self, body: bytes, deadline: float) -> tuple[int, http.client.HTTPMessage, bytes]:
         """One request on the connection, which is closed unless all went well."""
@@ -137,8 +137,8 @@ def _retry_after_s(text: str | None) -> float | None:
         return None
 
 
-def _rejected(answer: bytes, spans: int) -> int:
-    """How many spans an ExportTraceServiceResponse says were rejected; garbage says nothing of them: they were taken."""
+def rejected_spans(answer: bytes, spans: int) -> int:
+    """How many spans an ExportTraceServiceResponse says were rejected. Garbage says nothing: they were taken."""
     if not answer:
         return 0
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2  # noqa: PLC0415  rare, and slow to import
@@ -147,4 +147,4 @@ def _rejected(answer: bytes, spans: int) -> int:
         response = trace_service_pb2.ExportTraceServiceResponse.FromString(answer)
     except Exception:  # noqa: BLE001  protobuf's errors have no common name across its versions
         return 0
-    return min(max(0, response.partial_success.rejected_spans), spans)
+    return min(max(0, int(response.partial_success.rejected_spans)), spans)

@@ -137,6 +137,8 @@ class Counter(IntEnum):
     """Those of them that answer (a gauge)."""
     STORE_USABLE = 41
     """1 where what is found there may be used, the purge rules being known (a gauge)."""
+    SPANS_UNSEEN = 42
+    """Spans of records that the worker wrote to the log itself, the ring being full: nobody exports them."""
 
 
 class SlotState(IntEnum):

@@ -12,6 +12,7 @@ import mmap
 import os
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -104,6 +105,10 @@ class LedgerReader:
         self.capacity = words[Word.RING_BYTES]
         """Bytes that the ring holds."""
         self._ring = ring_offset(self.slots)
+        self.on_leaving: Callable[[list[memoryview]], None] | None = None
+        """Called with what `advance` is about to take out, whole lines in at most two pieces; each line once. It must
+        not raise, nor keep the pieces.
+        """
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = True) -> Self:
@@ -200,7 +205,14 @@ class LedgerReader:
         return [self._view[start:stop] for start, stop in self._spans(self.tail, size)]
 
     def advance(self, size: int) -> None:
-        """Take `size` bytes out."""
+        """Take `size` bytes out: the one place where lines leave the ring."""
+        if self.on_leaving is not None and size:
+            pieces = self.pending(end=self.tail + size)
+            try:
+                self.on_leaving(pieces)
+            finally:
+                for piece in pieces:
+                    piece.release()
         self._words[Word.TAIL] += size
 
     def last_line(self) -> bytes:

@@ -6,6 +6,7 @@ once when it begins and once when it ends, and everything stays in the ledgers u
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,8 +68,15 @@ class Health:
 class Drain:
     """All ledgers of a node, and the access log that they go to."""
 
-    def __init__(self, runtime_dir: Path, path: str, log_format: LogFormat) -> None:
-        """Read from `runtime_dir`, write to `path`."""
+    def __init__(
+        self,
+        runtime_dir: Path,
+        path: str,
+        log_format: LogFormat,
+        on_leaving: Callable[[list[memoryview]], None] | None = None,
+    ) -> None:
+        """Read from `runtime_dir`, write to `path`; `on_leaving` sees each record once (`LedgerReader.on_leaving`)."""
+        self._on_leaving = on_leaving
         self._runtime_dir = runtime_dir
         remove_unfinished(runtime_dir)
         self._format = log_format
@@ -150,7 +158,8 @@ class Drain:
 
     def _open(self, path: Path) -> None:
         try:
-            self.ledgers[path.name] = LedgerReader.open(path)
+            ledger = self.ledgers[path.name] = LedgerReader.open(path)
+            ledger.on_leaving = self._on_leaving
         except (LedgerError, OSError) as error:
             if path.name not in self._refused and not isinstance(error, FileNotFoundError):
                 self._refused.add(path.name)

@@ -121,7 +121,7 @@ class Fleet:
         finally:
             leave.set()
         if self._scribe:
-            await self._scribe.stop(SCRIBE_PATIENCE_S)
+            await self._scribe.stop(_scribe_patience_s(config))
         self._scribe = self._new_scribe(new.generation)
         self._scribe.launch()
 
@@ -147,7 +147,7 @@ class Fleet:
         for leftover in self._runtime.path.glob("worker-*.sock"):
             leftover.unlink(missing_ok=True)
         if self._scribe:
-            await self._scribe.stop(SCRIBE_PATIENCE_S)
+            await self._scribe.stop(_scribe_patience_s(self._config))
         if self._config and ledger_files(self._runtime.path):
             await self._write_rest(self._config)
         self._control.set(ControlWord.SCRIBE_PID, 0)
@@ -159,7 +159,7 @@ class Fleet:
         with contextlib.suppress(NodeError):
             self._write_config(generation, config)  # it went with the workers
             await scribe.start()
-        await scribe.stop(SCRIBE_PATIENCE_S)
+        await scribe.stop(_scribe_patience_s(config))
         self._runtime.config(generation).unlink(missing_ok=True)
 
     def hurry(self) -> None:
@@ -225,6 +225,11 @@ class Fleet:
                 file.write(config.to_json())
         except OSError as error:
             raise NodeError(f"{path} can't be written: {error.strerror}") from error
+
+
+def _scribe_patience_s(config: Config | None) -> float:
+    """How long a scribe may take to end: what is left to write, and to export."""
+    return SCRIBE_PATIENCE_S + (config.tracing.batch.flush_timeout if config else 0.0)
 
 
 def worker_count(config: Config) -> int:

@@ -28,6 +28,7 @@ from edgeproxy.logging.app import configure
 from edgeproxy.node.drain import RETRY_S, Drain
 from edgeproxy.node.locks import take_lock
 from edgeproxy.node.runtime import RuntimeDir
+from edgeproxy.node.spans import SpanWriter
 
 LOCK_FILE = "scribe.lock"
 SCAN_S = 0.5
@@ -36,6 +37,8 @@ FAST_S, BUSY_S, IDLE_S = 0.02, 0.05, 0.1
 while. A longer pause
 makes fewer, larger writes: at 50 ms a tick's fixed cost is 0.1 % of a core."""
 FAST_BYTES = 1024 * 1024
+FULL_SHARE = 0.5
+"""A ledger that is fuller than this is written out even while spans are being flushed."""
 LOCK_PATIENCE_S = 10.0
 STREAM_PATIENCE_S = 5.0
 """How long a scribe that ends waits for the slow reader of a stream."""
@@ -50,7 +53,8 @@ class Scribe:
         """Prepare; nothing is opened yet."""
         self._config = config
         self._runtime_dir = RuntimeDir(runtime_dir)
-        self._drain = Drain(runtime_dir, config.log.access, config.log.format)
+        self._spans = SpanWriter(config, runtime_dir)
+        self._drain = Drain(runtime_dir, config.log.access, config.log.format, self._spans.take)
         self._wake = asyncio.Event()
         self._stopping = False
         self._reopen = False
@@ -79,6 +83,8 @@ class Scribe:
                 os.close(ready_fd)
             await self._loop()
             await self._finish()
+            await self._flush()
+        self._spans.close()
         self._drain.close()
 
     def _sweep(self, stack: contextlib.AsyncExitStack) -> None:
@@ -101,6 +107,7 @@ class Scribe:
             if now >= next_scan:
                 next_scan = now + SCAN_S
                 self._drain.scan()
+                self._spans.follow()
                 if self._is_orphan_at_its_end():
                     return
             if self._reopen:
@@ -116,6 +123,17 @@ class Scribe:
                 _log.error("access log can't be written; lines stay in the ledgers", bytes=self._drain.backlog)
                 break
             await self._sleep(FAST_S)
+
+    async def _flush(self) -> None:
+        """Export what waits, within a bound; lines go on into the log meanwhile, should the ledgers fill."""
+        timeout_s = self._config.tracing.batch.flush_timeout
+        flushed = asyncio.create_task(asyncio.to_thread(self._spans.flush, timeout_s))
+        while not flushed.done():
+            await asyncio.wait((flushed,), timeout=FAST_S)
+            if any(ledger.fill_share > FULL_SHARE for ledger in self._drain.ledgers.values()):
+                self._drain.write()
+        if not flushed.result():
+            _log.warning("spans were left when the time to export them was over", timeout_s=timeout_s)
 
     async def _sleep(self, pause: float) -> None:
         """Wait for a while, for a signal, or for the reader of a stream to catch up."""

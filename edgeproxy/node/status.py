@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 import edgeproxy
-from edgeproxy.ledger import Counter, LedgerError, LedgerReader, OpenSlot, ledger_files
+from edgeproxy.export.counts import Counts, read_counts
+from edgeproxy.ledger import Counter, LedgerError, LedgerReader, OpenSlot, Totals, ledger_files
 from edgeproxy.ledger.record import known_fields
 from edgeproxy.node.control import Control, ControlWord, Description
 from edgeproxy.node.errors import NotRunningError
@@ -130,6 +131,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     """Reloads and changes of the environment file that were refused."""
     last_error: str
+    export: tuple[Counts, ...]
+    """What became of the spans, by exporter."""
+    spans_unseen: int
+    """Spans of records that workers wrote to the log themselves: nobody exports them."""
 
 
 def read_control(runtime: RuntimeDir) -> Control:
@@ -159,6 +164,16 @@ def read_status(runtime_dir: Path, *, oldest: int = OLDEST) -> Status:
         requests = sorted((_request(worker, slot, now) for worker, slot in slots), key=lambda one: -(one.age_ms or 0))
         workers.sort(key=lambda worker: (worker.index, worker.started))
         return _status(runtime, control, control.describe(), tuple(workers), len(slots), tuple(requests[:oldest]))
+
+
+def _spans_unseen(runtime_dir: Path) -> int:
+    """Those that all workers counted, of ledgers that are gone, too."""
+    totals = Totals.load(runtime_dir)
+    unseen = sum(totals.of(worker)[Counter.SPANS_UNSEEN] for worker in totals.workers)
+    for path in ledger_files(runtime_dir):
+        with contextlib.suppress(OSError, LedgerError), contextlib.closing(_open(path)) as ledger:
+            unseen += ledger.counters[Counter.SPANS_UNSEEN]
+    return unseen
 
 
 def _open(path: Path) -> LedgerReader:
@@ -200,6 +215,8 @@ def _status(
         scribe_restarts=words[ControlWord.SCRIBE_RESTARTS],
         refused=words[ControlWord.RELOAD_ERRORS],
         last_error=described.last_error,
+        export=read_counts(runtime.path),
+        spans_unseen=_spans_unseen(runtime.path),
     )
 
 

@@ -24,7 +24,7 @@ from edgeproxy.cache.purge_log import PurgeLog
 from edgeproxy.cache.store import Store
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Config, TracingSettings
-from edgeproxy.ledger import LedgerWriter
+from edgeproxy.ledger import Counter, LedgerWriter
 from edgeproxy.logging import AppendSink
 from edgeproxy.logging.app import configure
 from edgeproxy.node.control import Control, ControlWord
@@ -38,6 +38,7 @@ from edgeproxy.proxy.http1 import factory
 from edgeproxy.proxy.pipeline import Pipeline
 from edgeproxy.proxy.sampling import Policies, State
 from edgeproxy.tracing import IdSource
+from edgeproxy.tracing.marked import exported_lines, span_count
 
 HOUSEKEEPING_S = 0.1
 """How often an idle worker looks at the control page, in seconds; a busy one does with each request."""
@@ -85,12 +86,19 @@ class Worker:
             slots=limits.connections + PIPELINED_SLOTS,
             ring_bytes=config.node.ledger_bytes,
         )
-        self._ledger.overflow = AppendSink(config.log.access, config.log.format).append
+        self._append = AppendSink(config.log.access, config.log.format).append
+        self._ledger.overflow = self._past_the_ring
         self._cache = open_cache(config, runtime_dir)
         settings = PageSettings(control, RuntimeDir(runtime_dir), Policies(index, worker_count(config)))
         self._pipeline = Pipeline(config, index, self._ledger, settings, self._cache)
         self._inspector = Inspector(runtime_dir, index, self._cache)
         self._stopping = asyncio.Event()
+
+    def _past_the_ring(self, line: bytes) -> bool:
+        """Write a line to the log itself: nobody will export its spans."""
+        if exported_lines(line):
+            self._ledger.counters[Counter.SPANS_UNSEEN] += span_count(line)
+        return self._append(line)
 
     async def serve(self, ready_fd: int | None) -> None:
         """Serve until told to stop, then drain."""

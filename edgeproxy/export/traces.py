@@ -1,0 +1,258 @@
+"""The exporter `embedded`: the records of the latest traces in an LMDB file of this host, bounded in bytes.
+
+Keeps lines as they are in the access log, by number and by trace id; what spans they come to is worked out by whoever
+reads. One process writes (the scribe), any may read meanwhile. It is a convenience: whatever is wrong with it, it is
+set aside with a word, and a new one begun.
+
+FOLDER/data.mdb, lock.mdb   LMDB's
+FOLDER/in-use               there while it is written to: the system's boot that this happens in
+FOLDER.set-aside            the last one that could not be used
+"""
+
+import contextlib
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import lmdb
+import structlog
+
+from edgeproxy.export.batch import Refused
+
+PREPARED_BYTES = 16
+"""A payload begins with so many bytes of trace id; the line follows."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_KEY = struct.Struct(">Q")
+_OVERHEAD_BYTES = 160
+"""What a line takes up beside itself: its key, its place in the index, what is free in its pages."""
+_FILL = 0.7
+"""How much of the file is filled: LMDB writes changes to free pages before the old ones become free."""
+_CHECK_TIMEOUT_S = 10.0
+_TABLES = (b"lines", b"ids")
+
+_log = structlog.get_logger()
+
+
+class TraceStoreError(Exception):
+    """The store can't be opened or read; the message says why."""
+
+    code = "trace_store"
+
+
+class TraceStore:
+    """A store, open."""
+
+    def __init__(self, env: lmdb.Environment, size_bytes: int) -> None:
+        """Use `open`."""
+        self._env = env
+        self._limit = int(size_bytes * _FILL)
+        is_new = size_bytes > 0
+        self._lines = env.open_db(b"lines", integerkey=False, create=is_new)
+        self._ids = env.open_db(b"ids", dupsort=True, dupfixed=True, create=is_new)
+        self._held = 0
+        """Bytes of what is in it, as `add` reckons them."""
+
+    @classmethod
+    def open(cls, folder: Path, *, readonly: bool = True, size_bytes: int = 0) -> Self:
+        """Open the store in `folder`; for writing, make it where there is none. Raises TraceStoreError."""
+        try:
+            if not readonly:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            env = lmdb.open(
+                str(folder),
+                map_size=size_bytes or (folder / "data.mdb").stat().st_size or 1 << 30,
+                readonly=readonly,
+                create=not readonly,
+                mode=0o600,
+                max_dbs=len(_TABLES),
+                # What LMDB has written survives this process; after a failure of the system it is set aside.
+                sync=False,
+                metasync=False,
+                readahead=False,
+            )
+            store = cls(env, size_bytes)
+            if not readonly:
+                store._weigh()
+            return store
+        except (lmdb.Error, OSError, ValueError) as error:
+            raise TraceStoreError(f"trace store {folder} can't be opened: {error}") from error
+
+    def lines(self, trace_id: str) -> list[bytes]:
+        """All records of a trace that are still there, oldest first. Raises TraceStoreError."""
+        with self._reading() as txn, txn.cursor(self._ids) as cursor:
+            if not cursor.set_key(bytes.fromhex(trace_id)):
+                return []
+            found = [txn.get(bytes(number), db=self._lines) for number in cursor.iternext_dup()]
+        return [bytes(value[PREPARED_BYTES:]) for value in found if value is not None]
+
+    def ids(self, prefix: str, limit: int) -> list[str]:
+        """Up to `limit` ids of traces that begin with these hex digits. Raises TraceStoreError."""
+        found: list[str] = []
+        begin = bytes.fromhex(prefix[: len(prefix) // 2 * 2])
+        with self._reading() as txn, txn.cursor(self._ids) as cursor:
+            is_there = cursor.set_range(begin) if begin else cursor.first()
+            while is_there and len(found) < limit and (key := bytes(cursor.key())).startswith(begin):
+                if key.hex().startswith(prefix):
+                    found.append(key.hex())
+                is_there = cursor.next_nodup()
+        return found
+
+    def recent(self, limit: int) -> list[bytes]:
+        """Up to `limit` records, newest first. Raises TraceStoreError."""
+        found: list[bytes] = []
+        with self._reading() as txn, txn.cursor(self._lines) as cursor:
+            for value in cursor.iterprev(keys=False, values=True):
+                if len(found) >= limit:
+                    break
+                found.append(bytes(value[PREPARED_BYTES:]))
+        return found
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        try:
+            with self._env.begin() as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise TraceStoreError(f"trace store can't be read: {error}") from error
+
+    def add(self, payloads: list[bytes]) -> None:
+        """Keep these, letting the oldest go. Raises lmdb.Error."""
+        wanted = sum(len(payload) + _OVERHEAD_BYTES for payload in payloads)
+        with self._env.begin(write=True) as txn:
+            self._make_room(txn, wanted)
+            with txn.cursor(self._lines) as cursor:
+                number = _KEY.unpack(cursor.key())[0] + 1 if cursor.last() else 1
+            for key, payload in enumerate(payloads, number):
+                packed = _KEY.pack(key)
+                txn.put(packed, payload, db=self._lines, append=True)
+                txn.put(payload[:PREPARED_BYTES], packed, db=self._ids)
+        self._held += wanted
+
+    def halve(self) -> None:
+        """Let half of what is there go. Raises lmdb.Error."""
+        with self._env.begin(write=True) as txn:
+            self._make_room(txn, self._limit // 2)
+
+    def _make_room(self, txn: lmdb.Transaction, wanted: int) -> None:
+        if self._held + wanted <= self._limit:
+            return
+        with txn.cursor(self._lines) as cursor:
+            while self._held + wanted > self._limit and cursor.first():
+                value = cursor.value()
+                txn.delete(value[:PREPARED_BYTES], cursor.key(), db=self._ids)
+                self._held -= len(value) + _OVERHEAD_BYTES
+                cursor.delete()
+
+    def _weigh(self) -> None:
+        with self._env.begin() as txn, txn.cursor(self._lines) as cursor:
+            self._held = sum(len(value) + _OVERHEAD_BYTES for value in cursor.iternext(keys=False, values=True))
+
+    def check(self) -> None:
+        """Read all of it. Raises lmdb.Error, struct.error or KeyError when something is wrong with it."""
+        with self._env.begin() as txn, txn.cursor(self._ids) as cursor:
+            for trace_id, number in cursor:
+                value = txn.get(number, db=self._lines)
+                if value is None or value[:PREPARED_BYTES] != trace_id:
+                    raise KeyError(trace_id)
+
+    def close(self, *, sync: bool = False) -> None:
+        """Close it; with `sync`, put it on the disk before."""
+        if sync:
+            self._env.sync(True)
+        self._env.close()
+
+
+class TraceStoreSink:
+    """The store as a place for batches: opened, or begun anew, when the first one comes."""
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        """Prepare; nothing is opened yet."""
+        self._folder = folder
+        self._size_bytes = size_bytes
+        self._in_use = folder / "in-use"
+        self._store: TraceStore | None = None
+
+    def send(self, payloads: list[bytes], spans: int, timeout_s: float) -> int:  # noqa: ARG002  the disk has its own time
+        """Keep records, each behind its trace id; none is ever rejected. Raises Refused."""
+        try:
+            if self._store is None:
+                self._store = self._open()
+            try:
+                self._store.add(payloads)
+            except lmdb.MapFullError:
+                self._store.halve()
+                self._store.add(payloads)
+        except (lmdb.Error, OSError, TraceStoreError) as error:
+            self._begin_anew(str(error))
+            raise Refused(f"trace store {self._folder}: {error}") from error
+        return 0
+
+    def _open(self) -> TraceStore:
+        if reason := self._problem():
+            self._begin_anew(reason)
+        try:
+            store = TraceStore.open(self._folder, readonly=False, size_bytes=self._size_bytes)
+        except TraceStoreError as error:
+            self._begin_anew(str(error))
+            store = TraceStore.open(self._folder, readonly=False, size_bytes=self._size_bytes)
+        self._in_use.write_text(_boot_id())
+        return store
+
+    def _problem(self) -> str:
+        """Say why the store that is there can't be used; empty when it can, or when there is none."""
+        data = self._folder / "data.mdb"
+        if not data.exists():
+            return ""
+        if data.stat().st_size > self._size_bytes:
+            return "it is larger than it may be by now"
+        if not self._in_use.exists():
+            return ""
+        if self._in_use.read_text(errors="replace") != _boot_id():
+            return "the system went down while it was written to"
+        return _check(self._folder)
+
+    def _begin_anew(self, reason: str) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        aside = self._folder.with_name(f"{self._folder.name}.set-aside")
+        with contextlib.suppress(OSError):
+            shutil.rmtree(aside, ignore_errors=True)
+            self._folder.rename(aside)
+        _log.error("trace store can't be used: set aside, starting with an empty one", path=str(aside), reason=reason)
+
+    def close(self) -> None:
+        """Put it on the disk and let go."""
+        if self._store is None:
+            return
+        with contextlib.suppress(lmdb.Error, OSError):
+            self._store.close(sync=True)
+            self._in_use.unlink(missing_ok=True)
+        self._store = None
+
+
+def _check(folder: Path) -> str:
+    """Read a store whose writer was killed in a process of its own: damage enough can end the one that reads it."""
+    program = (sys.executable, "-m", "edgeproxy.export.traces", str(folder))
+    try:
+        done = subprocess.run(program, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"reading it took more than {_CHECK_TIMEOUT_S:.0f} s"
+    if done.returncode < 0:
+        return f"reading it ended the process that did (signal {-done.returncode})"
+    return "" if done.returncode == 0 else done.stderr.strip()[-300:] or "it can't be read"
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+if __name__ == "__main__":
+    TraceStore.open(Path(sys.argv[1])).check()
