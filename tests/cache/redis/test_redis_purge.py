@@ -614,9 +614,10 @@ async def test_many_rules_are_read_in_parts(redis_cluster: RedisServers) -> None
 
 
 def opened(cluster: RedisServers) -> tuple[RedisStore, Tiers]:
-    """A worker's cache, in this process."""
+    """A worker's cache, in this process; a busy machine is no time-out."""
     memory = HotMemory(0)
-    store = open_store(RedisCache(nodes=cluster.addresses, prefix=PREFIX), memory, lambda: "0" * 16, {})
+    config = RedisCache(nodes=cluster.addresses, prefix=PREFIX, timeout_ms=5000)
+    store = open_store(config, memory, lambda: "0" * 16, {})
     tiers = Tiers(memory, store, store.rules, None)
     tiers.start()
     return store, tiers
