@@ -1,4 +1,4 @@
-"""A trace's story on a terminal: its requests, their spans as a waterfall, what Redis and the origin cost, other traces.
+"""A trace's story on a terminal: requests, spans as a waterfall, what Redis and the origin cost, other traces.
 
 Only prints. Most of the text comes from strangers: nothing of it reaches the terminal but what can be printed.
 """

@@ -3,6 +3,7 @@
 Most of what it prints comes from strangers: nothing of it reaches the terminal but what can be printed.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,9 +19,11 @@ from edgeproxy.cli.linkcost import PHASES, AttemptCost, attempts, shares, totals
 from edgeproxy.cli.storyboard import StoryPrinter, links_of
 from edgeproxy.cli.tail import printable
 from edgeproxy.config import Config
+from edgeproxy.export.traces import TraceStore, TraceStoreError
 from edgeproxy.node import NotRunningError, RuntimeDir
 from edgeproxy.node.purging import running
 from edgeproxy.node.source import Source
+from edgeproxy.node.spans import trace_store_folder
 from edgeproxy.node.status import Status, read_status
 from edgeproxy.node.story import Nothing, Story, Wanted, WantedError, tell
 from edgeproxy.tracing.spans import Span, spans_of
@@ -67,6 +70,8 @@ class _Place:
         self.log = log_path
         self.unread = ""
         """Why the access log is not read."""
+        self.unkept = ""
+        """Why the traces that the node keeps are not read."""
         self._runtime: RuntimeDir | None = None
         if log_path is not None and config_path is None and runtime_dir is None:
             return
@@ -93,8 +98,17 @@ class _Place:
             self.log = Path(access_log)
 
     def tell(self, wanted: Wanted) -> Story | Nothing:
-        """Look for a trace. Raises WantedError or OSError."""
-        return tell(wanted, None, "", self.log)
+        """Look for a trace. Raises WantedError."""
+        if self._runtime is None or self.config is None:
+            return tell(wanted, None, "", self.log)
+        folder = trace_store_folder(self.config, self._runtime.path)
+        try:
+            with contextlib.closing(TraceStore.open(folder)) as store:
+                return tell(wanted, store, str(folder), self.log)
+        except TraceStoreError as error:
+            # There is none before the first trace was kept; otherwise the log may still know.
+            self.unkept = str(error) if folder.exists() else f"no traces are kept in {folder}"
+            return tell(wanted, None, "", self.log)
 
     def in_flight(self, wanted: Wanted) -> list[str]:
         """The requests of a trace that are under way now, in words."""
@@ -112,7 +126,7 @@ def _say_nothing(wanted: Wanted, nothing: Nothing, place: _Place) -> None:
     under_way = place.in_flight(wanted)
     if under_way:
         fail("\n".join(map(printable, [*under_way, "its spans and its line come when it ends"])))
-    looked = [*nothing.looked, *([place.unread] if place.unread else [])]
+    looked = [*filter(None, [place.unkept]), *nothing.looked, *filter(None, [place.unread])]
     fail("\n".join(map(printable, [f"nothing is known of {wanted.text}", *looked, *_advice(wanted, nothing, place)])))
 
 

@@ -6,7 +6,7 @@ says where it looked (`Nothing`).
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -24,6 +24,8 @@ SHORTEST = 8
 _TRACE_ID = re.compile(rf"[0-9a-f]{{{SHORTEST},32}}")
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _MINTED_VERSION = "7"
+_KEPT_REQUESTS = 50_000
+"""So many of the records that are kept are looked through for a request's id; they are found by trace id alone."""
 
 type Source = Literal["store", "log"]
 
@@ -97,29 +99,30 @@ class Nothing(NamedTuple):
     """How far back the access log goes."""
 
 
-class Traces(Protocol):
-    """Traces that the node keeps."""
-
-    def lines(self, trace_id: str) -> list[bytes]:
-        """A trace's records."""
-        ...
+class Kept(Protocol):
+    """Traces that the node keeps (`export.traces.TraceStore`)."""
 
     def ids(self, prefix: str, limit: int) -> list[str]:
         """The ids of some traces that begin so."""
-        ...
+
+    def lines(self, trace_id: str) -> list[bytes]:
+        """A trace's records."""
+
+    def recent(self, limit: int) -> list[bytes]:
+        """The last records, newest first."""
 
 
-def tell(wanted: Wanted, traces: Traces | None, kept_in: str, log: Path | None) -> Story | Nothing:
-    """Look for a trace where it may be. Raises WantedError when the id fits several, OSError when nothing can be read.
+def tell(wanted: Wanted, kept: Kept | None, kept_in: str, log: Path | None) -> Story | Nothing:
+    """Look for a trace where it may be. Raises WantedError when the id fits several.
 
-    `traces` is what the node keeps, `kept_in` the name of that place; `log` is the access log where that can be read.
+    `kept` are the traces that the node keeps, `kept_in` is the name of that place; `log` is the access log where that
+    can be read.
     """
     looked = []
-    if traces is not None:
-        lines = [] if wanted.is_request else traces.lines(_one(wanted, traces.ids(wanted.text, 3)))
-        if lines:
-            return _story("store", kept_in, [*map(_decoded, lines)])
-        looked.append(f"{kept_in} keeps no trace of it" if not wanted.is_request else f"{kept_in} knows traces alone")
+    if kept is not None:
+        if trace_id := _kept_id(wanted, kept):
+            return _story("store", kept_in, [*map(_decoded, kept.lines(trace_id))])
+        looked.append(f"{kept_in} has no trace of it")
     oldest = None
     if log is not None:
         searched = _in_log(wanted, log)
@@ -134,11 +137,21 @@ def tell(wanted: Wanted, traces: Traces | None, kept_in: str, log: Path | None) 
     return Nothing(looked, oldest)
 
 
-def _one(wanted: Wanted, ids: Sequence[str] | set[str]) -> str:
+def _kept_id(wanted: Wanted, kept: Kept) -> str:
+    """The id of the trace that is kept; empty if none is."""
+    if not wanted.is_request:
+        ids = kept.ids(wanted.text, 3)
+        return _one(wanted, ids) if ids else ""
+    needle = wanted.text.encode()
+    found = (_decoded(line) for line in kept.recent(_KEPT_REQUESTS) if needle in line)
+    return next((one.record.trace_id for one in found if one is not None and wanted.fits(one.record)), "")
+
+
+def _one(wanted: Wanted, ids: Collection[str]) -> str:
     if len(ids) > 1:
         shown = "\n".join(sorted(ids)[:5])
         raise WantedError(f"several traces begin with {wanted.text}; give more digits:\n{shown}")
-    return next(iter(ids), wanted.text)
+    return next(iter(ids))
 
 
 def _story(source: Source, where: str, found: Sequence[Found | None]) -> Story:

@@ -1,5 +1,6 @@
 """`edgeproxy trace show`: a trace's whole story, from the traces that a node keeps, or from an access log alone."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeproxy.cli.traceshow import show
+from edgeproxy.export.traces import TraceStore
 from tests.ledger.parts import record
 from tests.support import Node, Origin, gated, reply, request, until
 
@@ -181,6 +183,61 @@ def test_nothing_of_a_strangers_text_acts_on_the_terminal(log: Path) -> None:
         assert not CONTROL.search(result.output)
     assert json.loads(result.stdout)["requests"][0]["node"] == evil
     assert "[red]" in run(log, TRACE).stdout
+
+
+# --- the traces that are kept
+
+
+@pytest.fixture
+def kept(tmp_path: Path, log: Path) -> Path:
+    """Where a node that does not run just now, and that logs to `log`, keeps its traces."""
+    (tmp_path / "edgeproxy.toml").write_text(
+        f'[node]\nruntime_dir = "{tmp_path}/run"\n[log]\naccess = "{log}"\n[tracing.store]\npath = "{tmp_path}/kept"\n'
+        '[[origin]]\nname = "app"\nurls = ["http://127.0.0.1:1"]\n'
+    )
+    return tmp_path / "kept"
+
+
+def keep(folder: Path, *lines: bytes) -> None:
+    # One process opens a store once.
+    with contextlib.closing(TraceStore.open(folder, readonly=False, size_bytes=2**20)) as store:
+        store.add([bytes.fromhex(json.loads(one)["trace_id"]) + one for one in lines])
+
+
+def from_kept(log: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(show, ["-c", str(log.parent / "edgeproxy.toml"), *arguments])
+
+
+@pytest.mark.parametrize("wanted", [TRACE, TRACE[:8], TRACE[:9].upper(), REQUEST])
+def test_what_is_kept_goes_before_the_log(kept: Path, log: Path, wanted: str) -> None:
+    keep(kept, line(1, trace_id=OTHER), line(3, request_id=REQUEST), line(2), line(4, trace_id="5" * 32))
+    log.write_bytes(line(9))
+    story = json.loads(from_kept(log, "--json", wanted).stdout)
+    assert (story["source"], story["where"]) == ("store", f"{log.parent}/kept")
+    assert [one["path"] for one in story["requests"]] == ["/2", "/3"]
+
+
+def test_what_is_not_kept_is_looked_for_in_the_log(kept: Path, log: Path) -> None:
+    keep(kept, line(1, trace_id=OTHER), line(2, trace_id=TRACE[:8] + "0" * 24))
+    log.write_bytes(line(9))
+    assert json.loads(from_kept(log, "--json", TRACE).stdout)["source"] == "log"
+    said = nothing(from_kept(log, "6" * 32))
+    assert said[:2] == [f"{log.parent}/kept has no trace of it", f"{log} has no line of it"]
+
+
+def test_a_beginning_that_fits_several_kept_traces_names_them(kept: Path, log: Path) -> None:
+    twin = TRACE[:9] + "0" * 23
+    keep(kept, line(1), line(2, trace_id=twin))
+    assert f"edgeproxy: {twin}\nedgeproxy: {TRACE}\n" in from_kept(log, TRACE[:9]).stderr
+    assert from_kept(log, TRACE[:10]).exit_code == 0
+
+
+def test_traces_that_cant_be_read_are_said_and_the_log_is_used(kept: Path, log: Path) -> None:
+    keep(kept, line(1))
+    (kept / "data.mdb").write_bytes(b"nonsense" * 1000)
+    log.write_bytes(line(9))
+    assert json.loads(from_kept(log, "--json", TRACE).stdout)["source"] == "log"
+    assert any("can't be opened" in one for one in nothing(from_kept(log, OTHER)))
 
 
 # --- with a node
