@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "Run a node in front of a demo site, with things to try.",
     "check": "Check a configuration and print what is effective.",
     "trace": "Switch tracing on or off in a running node, or show it; show the story of a trace.",
+    "doctor": "Examine a running node for the places where trace data gets lost.",
     "tail": "Follow the access log.",
     "keytrace": "Show which Redis commands a trace ran, and which traces touched a URL's keys.",
     "status": "Show how a running node is.",

@@ -5,31 +5,18 @@ Judging is pure: two readings of the counters in, findings out.
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from edgeproxy.config.tracing import Batch
+import msgspec
+
+from edgeproxy.config import Batch
 from edgeproxy.doctor.findings import Finding, Verdict
 from edgeproxy.doctor.patient import Patient
-from edgeproxy.node.status import read_status
+from edgeproxy.export.counts import Counts, read_counts
 
 _FULL = 0.5
 """The share of a queue that should not be filled."""
-
-
-class Counts(NamedTuple):
-    """What an exporter has counted, in spans."""
-
-    exporter: str
-    exported: int
-    failed: int
-    dropped: int
-    queued: int
-    """Those that wait now."""
-
-    @property
-    def taken(self) -> int:
-        """All that it was given."""
-        return self.exported + self.failed + self.dropped + self.queued
+_LOST = 0.001
+"""The share of all spans that may have been lost at some time, so that one bad minute is not reported for ever."""
 
 
 def check_queue(patient: Patient, watch_s: float) -> list[Finding]:
@@ -43,8 +30,7 @@ def check_queue(patient: Patient, watch_s: float) -> list[Finding]:
 
 
 def _counts(patient: Patient) -> list[Counts]:
-    exporting = read_status(patient.runtime.path, oldest=0).export
-    return [Counts(one.name, one.exported, one.failed, one.dropped, one.queued) for one in exporting]
+    return [one for one in read_counts(patient.runtime.path) if one.active]
 
 
 def judge_queues(before: Sequence[Counts], after: Sequence[Counts], elapsed_s: float, batch: Batch) -> list[Finding]:
@@ -58,16 +44,16 @@ def judge_queues(before: Sequence[Counts], after: Sequence[Counts], elapsed_s: f
                 advice="does its scribe run? `edgeproxy status`",
             )
         ]
-    known = {one.exporter: one for one in before}
-    return [_judge(known.get(one.exporter, one), one, elapsed_s, batch) for one in after]
+    known = {one.name: one for one in before}
+    return [_judge(known.get(one.name, one), one, elapsed_s, batch) for one in after]
 
 
 def _judge(before: Counts, after: Counts, elapsed_s: float, batch: Batch) -> Finding:
-    rate = max(0.0, after.taken - before.taken) / elapsed_s if elapsed_s else 0.0
+    rate = max(0.0, _taken(after) - _taken(before)) / elapsed_s if elapsed_s else 0.0
     dropped, failed = after.dropped - before.dropped, after.failed - before.failed
-    name = after.exporter
+    name = after.name
     figures = {
-        **after._asdict(),
+        **msgspec.structs.asdict(after),
         "spans_per_second": round(rate, 3),
         "dropped_meanwhile": dropped,
         "failed_meanwhile": failed,
@@ -99,12 +85,12 @@ def _judge(before: Counts, after: Counts, elapsed_s: float, batch: Batch) -> Fin
         return finding(
             Verdict.WARN, f"{after.queued} of {batch.queue_size} places in its queue are taken", f"give it {larger}"
         )
-    lost = after.dropped + after.failed
-    if lost:
+    taken, lost = _taken(after), after.dropped + after.failed
+    if lost > taken * _LOST:
         return finding(
             Verdict.WARN,
-            f"none lost just now, but {after.dropped} dropped and {after.failed} failed since it began "
-            f"({lost / max(1, after.taken):.2%} of {after.taken})",
+            f"none lost just now, but {after.dropped} dropped and {after.failed} failed so far "
+            f"({lost / taken:.2%} of {taken})",
             f"if that goes on: {larger}",
         )
     if rate and batch.queue_size / rate < batch.delay:
@@ -114,7 +100,12 @@ def _judge(before: Counts, after: Counts, elapsed_s: float, batch: Batch) -> Fin
             f"sooner than a batch is sent after (tracing.batch.delay, {batch.delay:g} s)",
             f"a collector that stalls for a moment costs spans: {larger}",
         )
-    found = f"{after.exported} spans exported, none lost, {after.queued} waiting; {rate:.0f} spans/s"
+    found = f"{after.exported} spans exported, {lost or 'none'} lost, {after.queued} waiting; {rate:.0f} spans/s"
     if rate:
         found += f", for which its queue is {batch.queue_size / rate:.0f} s long"
     return finding(Verdict.OK, found)
+
+
+def _taken(counts: Counts) -> int:
+    """All spans that an exporter was given."""
+    return counts.exported + counts.failed + counts.dropped + counts.queued

@@ -5,18 +5,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeproxy.config import Config, Tracing, TracingSettings
+from edgeproxy.config import Batch, Config, Tracing, TracingSettings
 from edgeproxy.config.sampling import Sampling, SamplingRule
-from edgeproxy.config.tracing import Batch
 from edgeproxy.doctor.clock import judge_clock, least_offset_s
 from edgeproxy.doctor.echo import Context, read_echo
 from edgeproxy.doctor.findings import Finding, Verdict, exit_code, worst
 from edgeproxy.doctor.flush import Allowed, judge_flush, understood
 from edgeproxy.doctor.probe import Probe
 from edgeproxy.doctor.propagation import judge_client, judge_origin
-from edgeproxy.doctor.queue import Counts, judge_queues
+from edgeproxy.doctor.queue import judge_queues
 from edgeproxy.doctor.sampler import Seen, settings, shares
 from edgeproxy.doctor.surroundings import check_redis, check_resource
+from edgeproxy.export.counts import Counts
 from edgeproxy.tracing.recorded import Recorded, RecordedAttempt
 
 OK, WARN, FAIL, SKIPPED = Verdict.OK, Verdict.WARN, Verdict.FAIL, Verdict.SKIPPED
@@ -262,8 +262,8 @@ def test_clocks_that_differ_by_seconds_are_said(date: str, verdict: Verdict, wor
 # --- exporters
 
 
-def counts(exported: int = 0, failed: int = 0, dropped: int = 0, queued: int = 0) -> Counts:
-    return Counts("otlp", exported, failed, dropped, queued)
+def counts(exported: int = 0, *, name: str = "otlp", failed: int = 0, dropped: int = 0, queued: int = 0) -> Counts:
+    return Counts(name=name, active=True, exported=exported, failed=failed, dropped=dropped, queued=queued)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +274,7 @@ def counts(exported: int = 0, failed: int = 0, dropped: int = 0, queued: int = 0
         (counts(100, dropped=5), counts(100, dropped=25), FAIL, "20 spans were dropped within 2.0 s"),
         (counts(100, failed=5), counts(100, failed=25), FAIL, "20 spans could not be exported within 2.0 s"),
         (counts(900, dropped=90, failed=10), counts(900, dropped=90, failed=10), WARN, "(10.00% of 1000)"),
+        (counts(9_000, dropped=9), counts(9_999, dropped=9), OK, "9 lost"),
         (counts(10, queued=100), counts(10, queued=3000), WARN, "3000 of 4096 places"),
         (counts(0), counts(20_000), WARN, "full within 0.41 s"),
     ],
@@ -286,7 +287,7 @@ def test_queues_are_judged_by_what_they_lose_and_by_how_full_they_are(
 
 
 def test_each_exporter_is_judged_and_a_new_one_by_itself() -> None:
-    both = judge_queues([counts(5)], [counts(5), counts(7)._replace(exporter="embedded")], 1.0, Batch())
+    both = judge_queues([counts(5)], [counts(5), counts(7, name="embedded")], 1.0, Batch())
     assert [one.found.partition(":")[0] for one in both] == ["otlp", "embedded"]
     assert [one.verdict for one in judge_queues([], [], 1.0, Batch())] == [WARN]
 
