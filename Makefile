@@ -20,7 +20,7 @@ PYTHON ?=
 
 # What each of them brings along through apt where it may: a command or a file, and the package that has it.
 NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so:libnginx-mod-http-lua
-TEST_TOOLS := redis-server:redis-server nginx:nginx $(NGINX_LUA) wrk:wrk logrotate:logrotate
+TEST_TOOLS := redis-server:redis-server nginx:nginx $(NGINX_LUA) wrk:wrk logrotate:logrotate node:nodejs npm:npm
 LUA_REDIS := /usr/share/lua/5.1/nginx/redis.lua:lua-nginx-redis
 BENCH_TOOLS := redis-server:redis-server nginx:nginx $(NGINX_LUA) $(LUA_REDIS) varnishd:varnish wrk:wrk
 
@@ -45,11 +45,12 @@ demo-redis: setup ## run the demo with a Redis Cluster that two nodes share (bri
 	@scripts/apt-install.sh redis-server:redis-server || true
 	@exec $(BIN)/edgeproxy demo --redis $(ARGS)
 
-tools: ## install what the tests run beside the node (redis-server, nginx, wrk, logrotate) through apt
+tools: ## install what the tests run beside the node (redis-server, nginx, wrk, logrotate, Node.js) through apt and npm
 	@scripts/apt-install.sh $(TEST_TOOLS)
+	@scripts/node-packages.sh
 
 test: setup ## run all tests (brings the tools along where it may)
-	@scripts/apt-install.sh $(TEST_TOOLS) || echo "Tests that need what is missing are skipped." >&2
+	@{ scripts/apt-install.sh $(TEST_TOOLS) && scripts/node-packages.sh; } || echo "Tests that need what is missing are skipped." >&2
 	@exec $(BIN)/python -m pytest --numprocesses $(if $(filter 1,$(JOBS)),0,$(JOBS)) --dist loadscope $(ARGS)
 
 lint: setup ## check style, formatting and types

@@ -1,5 +1,6 @@
 """requirements.lock: what every machine installs, the same bytes everywhere, from whatever index that machine uses."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -57,3 +58,13 @@ def test_dependencies_are_declared_by_range() -> None:
         operators = {specifier.operator for specifier in Requirement(declared).specifier}
         assert ">=" in operators, declared
         assert not operators & {"==", "==="}, declared
+
+
+def test_what_npm_installs_is_pinned_by_hash_from_whatever_registry() -> None:
+    text = (ROOT / "tests/tracing/origins/package-lock.json").read_text(encoding="utf-8")
+    packages = {name: package for name, package in json.loads(text)["packages"].items() if name}
+    assert packages
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
+        assert not package.get("hasInstallScript"), name
