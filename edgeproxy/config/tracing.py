@@ -104,7 +104,12 @@ class Tracing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled: Annotated[
         bool, says("Whether requests are traced. `edgeproxy trace on|off` switches it while the node runs.")
     ] = True
-    trust: Annotated[Trust, says("Whose trace context is continued. For anyone else the trace begins anew.")] = "all"
+    trust: Annotated[
+        Trust,
+        says(
+            "Whose trace context is continued, and whose baggage is passed on. For anyone else the trace begins anew."
+        ),
+    ] = "all"
     propagators: Annotated[
         list[PropagatorWord],
         Meta(min_length=1),
