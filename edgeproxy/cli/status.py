@@ -40,6 +40,9 @@ def show(seen: Status, console: Console) -> None:
     if any(worker.store for worker in seen.workers):
         console.print()
         console.print(_stores(seen.workers))
+    if seen.export:
+        console.print()
+        console.print(_exporters(seen))
     if seen.requests:
         console.print()
         _show_requests(seen.requests, console)
@@ -106,6 +109,18 @@ def _stores(workers: tuple[WorkerStatus, ...]) -> Table:
             "yes" if store.usable else "[red]no: purge rules unknown[/]",
             *map(str, (store.operations, store.failures, store.dropped, store.damaged, store.breaks)),
         )
+    return table
+
+
+def _exporters(seen: Status) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("exporter", "in use", "spans exported", "failed", "dropped", "queued"):
+        table.add_column(column, no_wrap=True)
+    for one in seen.export:
+        failed, dropped = (f"[red]{count}[/]" if count else "0" for count in (one.failed, one.dropped))
+        table.add_row(one.name, "yes" if one.active else "no", str(one.exported), failed, dropped, str(one.queued))
+    if seen.spans_unseen:
+        table.add_row("none: ledger full", "", "", "", f"[red]{seen.spans_unseen}[/]", "")
     return table
 
 

@@ -104,15 +104,17 @@ class Exporters:
                 left = by - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     return False
-        threads = [
-            threading.Thread(target=one.queue.flush, args=(max(0.0, by - time.monotonic()),), daemon=True)
-            for one in self._exporters
-        ]
+        flushed: list[bool] = []
+
+        def flush(queue: BatchQueue[Any]) -> None:
+            flushed.append(queue.flush(by - time.monotonic()))
+
+        threads = [threading.Thread(target=flush, args=(one.queue,), daemon=True) for one in self._exporters]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(max(0.0, by - time.monotonic()) + 0.1)
-        return not any(thread.is_alive() for thread in threads)
+            thread.join()
+        return all(flushed)
 
     def close(self) -> None:
         """Stop; what still waits is dropped."""

@@ -77,7 +77,7 @@ class Drain:
     ) -> None:
         """Read from `runtime_dir`, write to `path`; `on_leaving` sees each record once (`LedgerReader.on_leaving`)."""
         self._on_leaving = on_leaving
-        self._runtime_dir = runtime_dir
+        self.runtime_dir = runtime_dir
         remove_unfinished(runtime_dir)
         self._format = log_format
         self.ledgers: dict[str, LedgerReader] = {}
@@ -100,7 +100,7 @@ class Drain:
 
     def scan(self) -> None:
         """Find new ledgers, finish those of dead workers, delete those that are drained."""
-        files = ledger_files(self._runtime_dir)
+        files = ledger_files(self.runtime_dir)
         for path in files:
             if path.name not in self.ledgers:
                 self._open(path)

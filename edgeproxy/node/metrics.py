@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 import edgeproxy
+from edgeproxy.export import read_counts
 from edgeproxy.ledger import Counter, LedgerReader
 from edgeproxy.node.drain import Drain
 
@@ -73,6 +74,11 @@ COUNTERS = (
     Family("store_dropped", "Responses that could not be stored there.", {Counter.STORE_DROPPED: ""}),
     Family("store_damaged", "Values found there that were not as they should be.", {Counter.STORE_DAMAGED: ""}),
     Family("store_breaks", "How often one of its nodes was given a rest.", {Counter.STORE_BREAKS: ""}),
+    Family(
+        "spans_unseen",
+        "Spans of lines that went past the full ledger: nobody exports them.",
+        {Counter.SPANS_UNSEEN: ""},
+    ),
     Family("ledger_full", "Lines a worker wrote to the log itself, its ledger being full.", {Counter.RING_FULL: ""}),
     Family("log_lines_lost", "Lines that neither ledger nor log took.", {Counter.LINES_LOST: ""}),
 )
@@ -98,6 +104,14 @@ LEDGER_GAUGES = {
     "tracing": "1 where the worker traces.",
 }
 """What a ledger itself shows, by worker; `edgeproxy_<name>`."""
+
+EXPORT = {
+    "spans_exported": "Spans that arrived where they were sent.",
+    "spans_failed": "Spans that were refused, or that could not be sent in time.",
+    "spans_dropped": "Spans for which there was no room, or no time before the end.",
+    "spans_queued": "Spans that wait, or are being sent.",
+}
+"""What became of the spans, by exporter; `edgeproxy_<name>_total`, the last one now: `edgeproxy_<name>`."""
 
 NODE = {
     "build_info": "1, with the version as label.",
@@ -135,7 +149,17 @@ class _LedgerCollector(Collector):
                     gauge.add_metric(_values(worker, family, word), now[worker][number])
             yield gauge
         yield from _ledger_gauges(living)
+        yield from self._export()
         yield from self._node()
+
+    def _export(self) -> Iterator[Metric]:
+        counts = read_counts(self._drain.runtime_dir)
+        for name, meaning in EXPORT.items():
+            kind = GaugeMetricFamily if _is_now(name) else CounterMetricFamily
+            metric = kind(_name(name), meaning, labels=["exporter"])
+            for one in counts:
+                metric.add_metric([one.name], getattr(one, name.removeprefix("spans_")))
+            yield metric
 
     def _node(self) -> Iterator[Metric]:
         drain = self._drain
@@ -167,6 +191,10 @@ def _ledger_gauges(living: list[LedgerReader]) -> Iterator[Metric]:
         yield gauge
 
 
+def _is_now(name: str) -> bool:
+    return name == "spans_queued"
+
+
 def _sums(ledgers: list[LedgerReader]) -> dict[int, list[int]]:
     sums: dict[int, list[int]] = {}
     for ledger in ledgers:
@@ -192,6 +220,9 @@ def markdown_table() -> str:
     rows = [(f"{family.name}_total", "counter", _labels(family), family.meaning) for family in COUNTERS]
     rows += [(family.name, "gauge", _labels(family), family.meaning) for family in GAUGES]
     rows += [(name, "gauge", ["worker"], meaning) for name, meaning in LEDGER_GAUGES.items()]
+    for name, meaning in EXPORT.items():
+        row = (name, "gauge") if _is_now(name) else (f"{name}_total", "counter")
+        rows.append((*row, ["exporter"], meaning))
     for name, meaning in NODE.items():
         labels = ["version"] if name == "build_info" else []
         rows.append((name, "counter" if name.endswith("_total") else "gauge", labels, meaning))

@@ -131,9 +131,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     """Reloads and changes of the environment file that were refused."""
     last_error: str
-    export: tuple[Counts, ...]
+    export: tuple[Counts, ...] = ()
     """What became of the spans, by exporter."""
-    spans_unseen: int
+    spans_unseen: int = 0
     """Spans of records that workers wrote to the log themselves: nobody exports them."""
 
 

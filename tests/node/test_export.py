@@ -161,7 +161,8 @@ def test_a_bad_collector_costs_requests_nothing_and_comes_back_by_itself(
             until(lambda had=had: counted(node).exported > had.exported, f"spans to arrive again: {how}")  # type: ignore[misc]
     assert set(statuses) == {200}
     one = settled(node, made(node, len(statuses)))
-    assert one.exported == receiver.span_count
+    # What had failed here for want of an answer may have arrived all the same.
+    assert one.exported <= receiver.span_count
     assert node.stderr.count("spans can't be exported") == node.stderr.count("spans can be exported again")
 
 
