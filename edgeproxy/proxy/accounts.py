@@ -8,6 +8,7 @@ from edgeproxy.ledger import CACHE_WORDS, Counter, LedgerWriter, Stage
 from edgeproxy.proxy.errors import Outcome, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.record import NO_ORIGIN, Recorder, origin_part
+from edgeproxy.tracing.policy import Tail
 
 
 class Accounts:
@@ -17,6 +18,8 @@ class Accounts:
         """Write into a ledger what a recorder renders."""
         self.ledger = ledger
         self.counters = ledger.counters
+        self.tail: Tail | None = None
+        """Who says which requests are exported though they were not sampled, for what became of them."""
         self._recorder = recorder
         self._seq = 0
 
@@ -32,6 +35,9 @@ class Accounts:
 
     def hit(self, exchange: Exchange, body_bytes: int, elapsed_s: float, elapsed_ms: str, tier: str) -> None:
         """Close a request that was answered with a fresh response as it is stored."""
+        tail = self.tail
+        if tail is not None and tail.slow_s and elapsed_s >= tail.slow_s:
+            self._export_after_all(exchange, "ok", elapsed_s)
         self.ledger.publish(exchange.slot, self._recorder.hit(exchange, body_bytes, elapsed_ms, tier))
         counters = self.counters
         counters[_REQUESTS] += 1
@@ -58,6 +64,7 @@ class Accounts:
     def _publish(
         self, exchange: Exchange, elapsed_s: float, outcome: Outcome, stage: Stage, error: ProxyError | None
     ) -> None:
+        self._export_after_all(exchange, outcome, elapsed_s)
         if exchange.caused_by is not None:
             exchange.bytes_out = 0  # nobody was sent anything
         fetch = exchange.fetch
@@ -85,6 +92,12 @@ class Accounts:
             counters[_CACHE_COUNTERS[exchange.cache]] += 1
         if exchange.trace.sampled:
             counters[_SAMPLED] += 1
+
+    def _export_after_all(self, exchange: Exchange, outcome: Outcome, elapsed_s: float) -> None:
+        """Have a request be exported for what became of it, where it is traced and was not sampled."""
+        trace = exchange.trace
+        if self.tail is not None and trace.recording and not trace.sampled:
+            trace.reason = self.tail.reason(exchange.status, outcome, elapsed_s) or trace.reason
 
 
 _REQUESTS = int(Counter.REQUESTS)

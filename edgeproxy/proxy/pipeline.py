@@ -49,7 +49,7 @@ from edgeproxy.proxy.settings import Settings
 from edgeproxy.proxy.tick import Tick
 from edgeproxy.proxy.upstream.pool import OriginPool
 from edgeproxy.tracing import IdSource, Propagation, Tracer, TrustPolicy
-from edgeproxy.tracing.policy import Head, Tail
+from edgeproxy.tracing.policy import Head
 
 _SELECTIVE = frozenset(
     {
@@ -108,7 +108,6 @@ class Pipeline:
         self._settings = settings
         self._epoch = -1
         self._head: Head | None = None
-        self.tail: Tail | None = None
         """What says of a request that was not sampled whether it is exported for what became of it."""
         self._trust = TrustPolicy(config.tracing.trust)
         self._may_purge = TrustPolicy(config.cache.purge_allow)
@@ -440,7 +439,7 @@ class Pipeline:
         epoch, tracing = self._settings.read()
         self.tracer.configure(tracing.enabled, tracing.sampler, tracing.ratio)
         self._head = tracing.head
-        self.tail = tracing.tail
+        self.accounts.tail = tracing.tail
         self._epoch = epoch
         self.ledger.acknowledge(epoch, tracing=tracing.enabled)
 

@@ -8,6 +8,7 @@ line less.
 import json
 import time
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import msgspec
 
@@ -16,6 +17,7 @@ from edgeproxy.proxy.errors import Outcome, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import Names
 from edgeproxy.proxy.upstream.attempt import Attempt
+from edgeproxy.tracing.policy import TailReason
 
 NO_ORIGIN = (
     '"origin":null,"origin_status":null,"origin_reused":null,"dns_ms":null,"connect_ms":null,"tls_ms":null,"send_ms":null,'
@@ -31,6 +33,7 @@ _HEADER_BYTES_MAX = 1024
 _UTF8_BYTES_MAX = 4
 _encode = msgspec.json.encode
 _FLAG = ("false", "true")
+_AFTER_ALL = frozenset(get_args(TailReason))
 _STAGES = tuple(stage.word for stage in Stage)
 
 
@@ -100,7 +103,7 @@ class Recorder:
             f'"cache_key":{strings[None if plan.url == exchange.key else plan.url]},"filled_by":"{exchange.filled_by}",'
             f'"caused_by":null,{_AT_ONCE if exchange.lookup_s is None else _looked_up(exchange)}{NO_ORIGIN}'
             f'"duration_ms":{elapsed_ms},"outcome":"ok","stage":"done","error":null,'
-            f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled]},'
+            f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled or trace.reason in _AFTER_ALL]},'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]},'
             f'"headers":{"{}" if self._logged is None else self._headers(names)}}}\n'
         ).encode()
@@ -134,7 +137,7 @@ class Recorder:
             f'"caused_by":{caused_by},{_looked_up(exchange)}{origin}'
             f'"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
             f'"error":{"null" if error is None else error_json(error)},'
-            f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled]},'
+            f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled or trace.reason in _AFTER_ALL]},'
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]},'
             f'"headers":{"{}" if self._logged is None else self._headers(names)}}}\n'
         ).encode()

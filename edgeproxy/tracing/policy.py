@@ -6,6 +6,7 @@ fits; remote strategies; the adaptive ratio; the sampler. Whoever decided to sam
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from edgeproxy.tracing.adaptive import Adaptive
 from edgeproxy.tracing.context import RANDOM, SAMPLED, RequestTrace
@@ -14,6 +15,8 @@ from edgeproxy.tracing.remote import Remote
 from edgeproxy.tracing.rules import Rules
 from edgeproxy.tracing.sampler import LOW_HALF
 
+TailReason = Literal["error", "slow"]
+"""Why a request is exported whose trace is not sampled."""
 _SERVER_ERROR = 500
 _REQUEST_TIMEOUT = 408
 
@@ -77,18 +80,19 @@ class Head:
 class Tail:
     """Which requests are exported for what became of them, though they were not sampled."""
 
-    __slots__ = ("_clock", "_errors", "_rate", "_slow_s")
+    __slots__ = ("_clock", "_errors", "_rate", "slow_s")
 
     def __init__(
         self, *, errors: bool, slow_s: float, rate: Rate | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Take those that failed, and those that took `slow_s` (0: none), but no more than `rate` allows."""
         self._errors = errors
-        self._slow_s = slow_s
+        self.slow_s = slow_s
+        """From how many seconds on a request is slow; 0: none is."""
         self._rate = rate
         self._clock = clock
 
-    def reason(self, status: int, outcome: str, duration_s: float) -> str | None:
+    def reason(self, status: int, outcome: str, duration_s: float) -> TailReason | None:
         """`error`, `slow`, or None: it is not exported. For a request of a traced node that was not sampled.
 
         An error is a status of the 5xx class or an outcome that the origin or the node is to blame for, also behind a
@@ -99,8 +103,8 @@ class Tail:
             or outcome in ("origin_error", "lost")
             or (outcome == "timeout" and status != _REQUEST_TIMEOUT)
         ):
-            found = "error"
-        elif self._slow_s and duration_s >= self._slow_s:
+            found: TailReason = "error"
+        elif self.slow_s and duration_s >= self.slow_s:
             found = "slow"
         else:
             return None

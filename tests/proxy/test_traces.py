@@ -295,6 +295,41 @@ def test_every_field_can_be_turned_off_but_the_context_itself(quiet: Edge) -> No
     assert re.fullmatch(UUID7, hit["request_id"])
 
 
+# --- exported after all
+
+UNSAMPLED = {"sampler": "always_off"}
+
+
+def verdict(record: Record) -> tuple[bool, str, bool]:
+    """The decision at the head, the reason, and what it came to in the end."""
+    return record["sampled"], record["sampling"], record["exported"]
+
+
+def test_what_failed_is_exported_though_it_was_not_sampled() -> None:
+    dead = {"urls": ["http://127.0.0.1:1"]}
+    with Edge(app={}, dead=dead, tables={"tracing": UNSAMPLED}) as edge:
+        edge["app"].on("/app/gone", reply(b"no", status="404 Not Found"))
+        edge["app"].on("/app/bad", reply(b"no", status="500 Internal Server Error"))
+        seen = {path: verdict(edge.record(edge.get(path))) for path in ("/app/x", "/app/gone", "/app/bad", "/dead/x")}
+        assert seen == {
+            "/app/x": (False, "always_off", False),
+            "/app/gone": (False, "always_off", False),
+            "/app/bad": (False, "error", True),
+            "/dead/x": (False, "error", True),
+        }
+        assert {traceparent(request)[3] for request in edge["app"].requests} == {"02"}, "nobody knew it before"
+
+
+@pytest.mark.parametrize(("enabled", "expected"), [(True, (False, "slow", True)), (False, (False, "off", False))])
+def test_what_was_slow_is_exported_where_requests_are_traced(enabled: bool, expected: tuple[bool, str, bool]) -> None:
+    tracing = {**UNSAMPLED, "enabled": enabled, "sampling": {"slow_ms": 0.0001}}
+    with Edge(app={}, tables={"tracing": tracing}) as edge:
+        edge["app"].on("/app/x", reply(b"x", FRESH))
+        records = [edge.record(edge.get("/app/x")) for _ in range(2)]
+    assert [record["cache"] for record in records] == ["MISS", "HIT"]
+    assert list(map(verdict, records)) == [expected, expected]
+
+
 # --- tracing off
 
 
