@@ -66,6 +66,9 @@ def _show_node(seen: Status, console: Console) -> None:
         "restarts": f"{seen.worker_restarts} of workers, {seen.scribe_restarts} of the scribe",
         "refused": f"{seen.refused} changes",
     }
+    if (remote := tracing.remote) is not None:
+        state = f"failing since {remote.failing_since}: {remote.error}" if remote.error else "well"
+        rows["strategies"] = f"{remote.url}, {state}"
     if seen.last_error:
         rows["last error"] = seen.last_error
     for name, value in rows.items():

@@ -7,7 +7,7 @@ every worker has confirmed. It tells the node nothing by any other way, so an ed
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,10 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeproxy.cli.common import config_option, fail, find_node, plain_errors, runtime_dir_option
-from edgeproxy.cli.traceshow import show
 from edgeproxy.config import env_file_path, read_env_file, set_env_value
 from edgeproxy.node import NotRunningError, RuntimeDir
-from edgeproxy.node.status import Status, WorkerStatus, read_control, read_status
+from edgeproxy.node.status import Status, TracingStatus, WorkerStatus, read_control, read_status
 from edgeproxy.node.watch import fingerprint
 
 TIMEOUT_S = 5.0
@@ -32,12 +31,23 @@ _timeout_option = click.option(
 )  # fmt: skip
 
 
-@click.group()
+class _Commands(click.Group):
+    """Loads `show`, which brings much along, when it is called and not before: switching is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), "show"]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name != "show":
+            return super().get_command(ctx, name)
+        from edgeproxy.cli.traceshow import show  # noqa: PLC0415
+
+        return show
+
+
+@click.group(cls=_Commands)
 def trace() -> None:
     """Switch tracing on or off in a running node, or show it. No restart, no request dropped. Show a trace."""
-
-
-trace.add_command(show)
 
 
 @trace.command()
@@ -67,6 +77,8 @@ def status(config_path: Path | None, runtime_dir: Path | None) -> None:
         seen = read_status(find_node(config_path, runtime_dir).path)
     tracing = seen.tracing
     click.echo(f"tracing {_word(tracing.enabled)}, sampler {tracing.sampler}, ratio {tracing.ratio:g}")
+    for line in sampling_lines(tracing):
+        click.echo(line)
     click.echo(f"environment file {seen.env_file}")
     if seen.last_error:
         click.echo(f"last error {seen.last_error}")
@@ -76,6 +88,32 @@ def status(config_path: Path | None, runtime_dir: Path | None) -> None:
             str(worker.index), str(worker.pid), _word(worker.tracing), "yes" if worker.confirmed else "not yet"
         )
     Console().print(table)
+
+
+def sampling_lines(tracing: TracingStatus) -> Iterator[str]:
+    """What is said of tracing beyond sampler and ratio: a line for each thing that is set."""
+    yield f"exporters {', '.join(tracing.exporters) or 'none'}"
+    for rule in tracing.rules:
+        conditions = (
+            f"{name} {value}" for name in ("route", "path", "method", "header") if (value := getattr(rule, name))
+        )
+        yield f"rule {', '.join(conditions) or 'everything'}: ratio {rule.ratio:g}"
+    if tracing.max_per_second:
+        yield f"at most {tracing.max_per_second:g} traces a second"
+    if tracing.adaptive_target:
+        floor = f", at least {tracing.adaptive_floor:g} of each route" if tracing.adaptive_floor else ""
+        yield f"adaptive: {tracing.adaptive_target:g} traces a second{floor}"
+    afterwards = [
+        *(["errors"] if tracing.errors else []),
+        *([f"what takes {tracing.slow_ms:g} ms"] if tracing.slow_ms else []),
+    ]
+    if afterwards:
+        yield f"exported though not sampled: {' and '.join(afterwards)}"
+    if (remote := tracing.remote) is not None:
+        known = f"in force, confirmed {remote.fetched}" if remote.in_force else "none yet"
+        yield f"strategies from {remote.url}: {known}"
+        if remote.error:
+            yield f"strategies failing since {remote.failing_since}: {remote.error}"
 
 
 def _switch(config_path: Path | None, runtime_dir: Path | None, timeout_s: float, *, wanted: bool) -> None:

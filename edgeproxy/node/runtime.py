@@ -28,6 +28,8 @@ class RuntimeDir:
         self.lock_file = path / "supervisor.lock"
         self.admin_address = path / "admin.addr"
         """Where the admin API listens, as bound; the scribe writes it."""
+        self.strategies = path / "sampling" / "remote.json"
+        """The last good remote sampling strategies; the scribe writes them. In a directory that is watched."""
 
     @classmethod
     def resolve(cls, configured: str, environ: Mapping[str, str]) -> "RuntimeDir":

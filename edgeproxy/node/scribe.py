@@ -29,6 +29,7 @@ from edgeproxy.node.drain import RETRY_S, Drain
 from edgeproxy.node.locks import take_lock
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.spans import SpanWriter
+from edgeproxy.node.strategies import StrategyPoller
 
 LOCK_FILE = "scribe.lock"
 SCAN_S = 0.5
@@ -69,6 +70,7 @@ class Scribe:
         self._drain.scan()
         self._drain.write()
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(StrategyPoller(self._runtime_dir))
             if self._config.cache.store == "embedded":
                 self._sweep(stack)
             if self._config.admin.listen:

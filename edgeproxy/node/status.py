@@ -13,24 +13,49 @@ from pathlib import Path
 import msgspec
 
 import edgeproxy
+from edgeproxy.config.sampling import SamplingRule
 from edgeproxy.export.counts import Counts, read_counts
 from edgeproxy.ledger import Counter, LedgerError, LedgerReader, OpenSlot, Totals, ledger_files
 from edgeproxy.ledger.record import known_fields
 from edgeproxy.node.control import Control, ControlWord, Description
-from edgeproxy.node.errors import NotRunningError
+from edgeproxy.node.errors import ControlPageError, NotRunningError
 from edgeproxy.node.runtime import RuntimeDir
+from edgeproxy.node.strategies import RemoteState, read_state
+from edgeproxy.node.tracing import read_settings
 
 OLDEST = 20
 """How many of the requests in flight are shown, oldest first."""
 
 
+class RemoteStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where sampling strategies are polled from, and what came of it."""
+
+    url: str
+    in_force: bool
+    """Whether there has been a good answer, which decides until there is another one."""
+    fetched: str
+    """When that was confirmed last; "" if it never was."""
+    error: str
+    """What the last attempt came to; "" if it was good."""
+    failing_since: str
+
+
 class TracingStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The tracing settings that the supervisor put up."""
+    """The tracing settings that the supervisor put up; `tracing.sampling` says what they mean."""
 
     enabled: bool
     sampler: str
     ratio: float
     epoch: int
+    exporters: tuple[str, ...] = ()
+    rules: tuple[SamplingRule, ...] = ()
+    max_per_second: float = 0.0
+    errors: bool = False
+    slow_ms: float = 0.0
+    adaptive_target: float = 0.0
+    adaptive_floor: float = 0.0
+    remote: RemoteStatus | None = None
+    """None where no strategies are polled."""
 
 
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,7 +214,6 @@ def _status(
     requests: tuple[RequestStatus, ...],
 ) -> Status:
     words = control.words
-    tracing = control.tracing()
     return Status(
         version=edgeproxy.__version__,
         node=described.node,
@@ -204,9 +228,7 @@ def _status(
         env_file=described.env_file,
         access_log=described.access_log,
         runtime_dir=str(runtime.path),
-        tracing=TracingStatus(
-            enabled=tracing.enabled, sampler=tracing.sampler.word, ratio=tracing.ratio, epoch=control.epoch
-        ),
+        tracing=_tracing(runtime, control),
         workers_wanted=words[ControlWord.WORKERS],
         workers=workers,
         in_flight=in_flight,
@@ -217,6 +239,39 @@ def _status(
         last_error=described.last_error,
         export=read_counts(runtime.path),
         spans_unseen=_spans_unseen(runtime.path),
+    )
+
+
+def _tracing(runtime: RuntimeDir, control: Control) -> TracingStatus:
+    try:
+        epoch, settings = read_settings(runtime, control)
+    except ControlPageError:  # it is just ending: what the page itself says is all there is
+        page = control.tracing()
+        return TracingStatus(enabled=page.enabled, sampler=page.sampler.word, ratio=page.ratio, epoch=control.epoch)
+    sampling = settings.sampling
+    return TracingStatus(
+        enabled=settings.enabled,
+        sampler=settings.sampler,
+        ratio=settings.ratio,
+        epoch=epoch,
+        exporters=settings.exporters,
+        rules=tuple(sampling.rules),
+        max_per_second=sampling.max_per_second,
+        errors=sampling.errors,
+        slow_ms=sampling.slow_ms,
+        adaptive_target=sampling.adaptive_target,
+        adaptive_floor=sampling.adaptive_floor,
+        remote=_remote(runtime, sampling.remote_url, in_force=bool(settings.strategies)),
+    )
+
+
+def _remote(runtime: RuntimeDir, url: str, *, in_force: bool) -> RemoteStatus | None:
+    if not url:
+        return None
+    state = read_state(runtime.strategies)
+    known = state if state.url == url else RemoteState()
+    return RemoteStatus(
+        url=url, in_force=in_force, fetched=known.fetched, error=known.error, failing_since=known.failing_since
     )
 
 

@@ -24,6 +24,7 @@ from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.sockets import Listeners
 from edgeproxy.node.source import Effective, Source
 from edgeproxy.node.storage import Storage, storage_paths
+from edgeproxy.node.strategies import strategies_of
 from edgeproxy.node.tracing import put_settings, remove_settings
 from edgeproxy.node.watch import changes
 
@@ -85,7 +86,9 @@ class Supervisor:
             leftover.unlink(missing_ok=True)
         try:
             self._control = Control.create(runtime.control)
-            put_settings(runtime, self._control, self._effective.tracing)
+            runtime.strategies.parent.mkdir(mode=0o700, exist_ok=True)
+            self._put_up = self._wanted_tracing(runtime)
+            put_settings(runtime, self._control, self._put_up)
         except OSError as error:
             listeners.close()
             raise RuntimeDirError(f"{runtime.control} can't be made: {error.strerror}") from error
@@ -93,7 +96,6 @@ class Supervisor:
             listeners.close()
             raise
         self._runtime = runtime
-        self._put_up = self._effective.tracing
         self._fleet = Fleet(runtime, listeners, self._control, self._programs)
         self._describe()
 
@@ -166,6 +168,7 @@ class Supervisor:
         """Follow what changes around the node, for as long as it runs."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_env_file())
+            group.create_task(self._follow_strategies())
             group.create_task(self._follow_signals())
             if self._notifier.watchdog_s:
                 group.create_task(self._feed_watchdog())
@@ -173,6 +176,13 @@ class Supervisor:
     async def _follow_env_file(self) -> None:
         async for _ in changes(self._source.env_file):
             self._toggle()  # in the middle of a reload, too: nobody waits for that
+
+    async def _follow_strategies(self) -> None:
+        async for _ in changes(self._runtime.strategies):
+            try:
+                self._apply_tracing()
+            except RuntimeDirError as error:
+                _log.error("strategies_refused", code=error.code, error=str(error))
 
     async def _follow_signals(self) -> None:
         while True:
@@ -234,7 +244,7 @@ class Supervisor:
             raise NodeError("cache.store and cache.path can't change while the node runs: stop it, then start it")
 
     def _apply_tracing(self) -> None:
-        wanted = self._effective.tracing
+        wanted = self._wanted_tracing(self._runtime)
         if wanted != self._put_up:
             epoch = put_settings(self._runtime, self._control, wanted)
             self._put_up = wanted
@@ -246,6 +256,12 @@ class Supervisor:
                 exporters=wanted.exporters,
                 epoch=epoch,
             )
+
+    def _wanted_tracing(self, runtime: RuntimeDir) -> TracingSettings:
+        """The tracing settings with the last good strategies of their url in them."""
+        tracing = self._effective.tracing
+        strategies = strategies_of(runtime.strategies, tracing.sampling.remote_url)
+        return msgspec.structs.replace(tracing, strategies=strategies)
 
     def _refuse(self, what: str, error: Exception) -> None:
         """Nothing changes, and everybody is told why."""
