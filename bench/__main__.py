@@ -16,6 +16,8 @@ DEFAULT_JSON = Path(__file__).resolve().parent / "results" / "latest.json"
 QUICK_SECONDS, QUICK_ROUNDS = 1.0, 2
 MILLION = "million"
 """The one scenario that is about edgeproxy's stores alone, without a server."""
+TRACING = "tracing"
+"""The one that is about what tracing costs, and whether every span arrives."""
 OUTAGE = "outage"
 """The one that is about edgeproxy and a Redis Cluster that fails, without peers."""
 
@@ -39,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clients", type=int, default=1000, help="clients of collapse (default 1000)")
     parser.add_argument("--hit-rate", type=float, default=10_000, help="requests/s of latency-hit (default 10000)")
     parser.add_argument("--miss-rate", type=float, default=5_000, help="requests/s of latency-miss (default 5000)")
+    parser.add_argument("--tracing-seconds", type=float, default=10.0, help="of tracing at --hit-rate (default 10)")
     parser.add_argument("--server-core", type=int, default=cores[-1], help="the last one by default")
     parser.add_argument("--load-core", type=int, default=cores[0], help="the first one by default")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, metavar="FILE")
@@ -59,8 +62,9 @@ def _chosen(options: argparse.Namespace) -> list[Scenario]:
     known = scenarios(settings)
     if options.server_core == options.load_core:
         raise BenchError("the server and the load need a core each: give two with --server-core and --load-core")
-    if unknown := [name for name in options.scenario if name not in (*known, MILLION, OUTAGE)]:
-        raise BenchError(f"no such scenario: {', '.join(unknown)}; there are {', '.join((*known, MILLION, OUTAGE))}")
+    every = (*known, MILLION, OUTAGE, TRACING)
+    if unknown := [name for name in options.scenario if name not in every]:
+        raise BenchError(f"no such scenario: {', '.join(unknown)}; there are {', '.join(every)}")
     if unknown := [name for name in options.only if name not in SERVERS]:
         raise BenchError(f"no such server: {', '.join(unknown)}; there are {', '.join(SERVERS)}")
     return [scenario for name, scenario in known.items() if not options.scenario or name in options.scenario]
@@ -77,6 +81,11 @@ def _compare(options: argparse.Namespace) -> int:
         outcome.lookups = million.run(options.server_core, options.rounds, sizes)
     if OUTAGE in options.scenario or not options.scenario:
         outcome.outages = runner.outages(options.rounds, options.seconds, options.server_core, options.load_core)
+    if TRACING in options.scenario or not options.scenario:
+        outcome.tracing = runner.traced(
+            *(options.rounds, options.seconds, options.tracing_seconds, options.hit_rate, options.connections),
+            *(options.server_core, options.load_core),
+        )
     text = report.render(outcome, chosen, environment)
     print(text)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}

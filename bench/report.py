@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from bench import million, outage
+from bench import million, outage, tracing
 from bench.runner import Outcome
 from bench.scenarios import Collapse, Large, Latency, Scenario, Stream
 from bench.servers import SERVERS
@@ -165,7 +165,12 @@ def _logs(found: Summaries) -> str:
 
 def promised(outcome: Outcome) -> list[Target]:
     """Every target, held against what was found out."""
-    return [*targets(summaries(outcome.rounds)), *million.targets(outcome.lookups), *outage.targets(outcome.outages)]
+    return [
+        *targets(summaries(outcome.rounds)),
+        *million.targets(outcome.lookups),
+        *outage.targets(outcome.outages),
+        *tracing.targets(outcome.tracing),
+    ]
 
 
 def render(outcome: Outcome, chosen: Sequence[Scenario], environment: dict[str, str]) -> str:
@@ -191,6 +196,10 @@ def render(outcome: Outcome, chosen: Sequence[Scenario], environment: dict[str, 
     if outcome.outages:
         title = f"### A server of the Redis Cluster stops answering, {outage.RATE:,.0f} requests/s"
         parts += [title, table(outage.HEADER, outage.rows(outcome.outages))]
+    if outcome.tracing:
+        parts += ["### Tracing: 785-byte cache hits", table(tracing.HEADER, tracing.rows(outcome.tracing))]
+        if outcome.tracing.arrival:
+            parts.append(tracing.sentence(outcome.tracing.arrival))
     if any(s.limit is Limit.LOAD for s in found.values()):
         parts.append("\\* compared by time on the server's core: the load's core was the limit for one of the two.")
     if found:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import checks, outage
+from bench import checks, outage, tracing
 from bench.accesslog import AccessLog
 from bench.errors import BenchError, MissingToolError
 from bench.measure import Round, Watch
@@ -19,6 +19,7 @@ from bench.outage import Outage
 from bench.process import find_tool, free_port
 from bench.scenarios import Scenario
 from bench.servers import SERVERS, Origin, RedisServer, Server, Site
+from bench.tracing import Tracing
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Outcome:
     problems: dict[str, list[str]] = field(default_factory=dict)  # server: what it does not do as the others
     lookups: list[Lookups] = field(default_factory=list)  # in edgeproxy's stores, by store and number of objects
     outages: list[Outage] = field(default_factory=list)  # what requests notice when Redis fails, by case
+    tracing: Tracing | None = None  # what it costs, and whether every span arrives
 
 
 def progress(text: str) -> None:
@@ -148,6 +150,22 @@ def run(names: list[str], chosen: list[Scenario], rounds: int, server_core: int,
             ]
             alternate(scenario, rounds, watches, outcome)
     return outcome
+
+
+def traced(
+    rounds: int, seconds: float, arrival_seconds: float, rate: float, connections: int, server_core: int, load_core: int
+) -> Tracing:
+    """Measures what tracing costs, and whether every span arrives."""
+    with working_folders() as (work, shared_memory), Origin(work, load_core) as origin:
+        return tracing.run(
+            Site(work, shared_memory, server_core, origin.port),
+            rounds=rounds,
+            seconds=seconds,
+            arrival_seconds=arrival_seconds,
+            rate=rate,
+            connections=connections,
+            load_core=load_core,
+        )
 
 
 def outages(rounds: int, seconds: float, server_core: int, load_core: int) -> list[Outage]:

@@ -62,7 +62,7 @@ class Scenario(ABC):
         run_wrk(server.url(self.path), WARM_UP_SECONDS, self.settings.connections, self.settings.load_core)
 
 
-def _generated(module: str, core: int, *arguments: object, seconds: float) -> dict[str, Any]:
+def generated(module: str, core: int, *arguments: object, seconds: float) -> dict[str, Any]:
     """Runs a load generator of ours on its core; returns what it told."""
     taskset = find_tool("taskset", "apt-get install util-linux")
     command = [taskset, "--cpu-list", str(core), sys.executable, "-m", module, *map(str, arguments)]
@@ -142,7 +142,7 @@ class Collapse(Scenario):
         arguments = (watch.server.port, path, "--clients", settings.clients, "--checksum", zlib.crc32(body))
 
         def load() -> Load:
-            told = _generated("bench.crowd", settings.load_core, *arguments, seconds=GRACE_SECONDS)
+            told = generated("bench.crowd", settings.load_core, *arguments, seconds=GRACE_SECONDS)
             return Load(
                 requests=told["answered"],
                 seconds=told["seconds"],
@@ -170,7 +170,7 @@ class Latency(Scenario):
         )
 
         def load() -> Load:
-            told = _generated("bench.openloop", settings.load_core, *arguments, seconds=settings.seconds)
+            told = generated("bench.openloop", settings.load_core, *arguments, seconds=settings.seconds)
             latency = {name: told[name] for name in ("p50", "p90", "p99", "p99.9", "max", "lag_p99")}
             size = told["requests"] * SIZES["785"]
             return Load(

@@ -2,7 +2,7 @@
 
 `take` is called by the scribe where records leave a ring, and costs next to nothing there: lines are set aside, up to a
 bound, and counted. What comes of them is found out on the thread. Spans that no queue has room for are waited with for
-at most a second (a burst is no overload), then dropped; each drop is counted.
+two seconds at most (a burst is no overload), then dropped; each drop is counted.
 """
 
 import threading
@@ -24,9 +24,9 @@ from edgeproxy.tracing.marked import exported_lines, span_count
 from edgeproxy.tracing.recorded import decode
 from edgeproxy.tracing.spans import Span, spans_of
 
-INBOX_BYTES = 16 * 1024 * 1024
+INBOX_BYTES = 32 * 1024 * 1024
 """Lines that may wait to become spans."""
-PATIENCE_S = 1.0
+PATIENCE_S = 2.0
 """How long a line waits for room in a queue at most, from when it was taken."""
 _TRACE_ID = b'"trace_id":"'
 
@@ -123,9 +123,10 @@ class Exporters:
             self._count(Word.DROPPED, sum(sum(taken.counts) for taken in self._inbox))
             self._inbox.clear()
             self._changed.notify_all()
-        self._thread.join(PATIENCE_S + 1.0)
+        # Closed queues take nothing: the thread, if it waits for room in one, counts what it has as dropped, and ends.
         for one in self._exporters:
             one.queue.close()
+        self._thread.join(1.0)
 
     # On the thread.
 

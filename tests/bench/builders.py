@@ -6,6 +6,7 @@ from typing import Any
 from bench.measure import Round
 from bench.million import SIZES, STORES, Lookups
 from bench.outage import CASES, Outage, Window
+from bench.tracing import Arrival, Cost, Tracing
 
 PLAIN: dict[str, Any] = {
     "scenario": "hit",
@@ -43,6 +44,16 @@ def bounded_outages() -> list[Outage]:
     """Failures that requests notice as little of as they may: 2 ms while all was well, then these."""
     windows = [Window([ms / 1000]) for ms in (2.0, 50.0, 4.0)]
     return [Outage(case.title, *windows, opened_after_s=[0.09]) for case in CASES]
+
+
+def cheap_tracing(worker_us: float = 12.0, arrived: int = 200, lost: int = 0) -> Tracing:
+    """Tracing that costs less than it may, with every span at the collector."""
+    costs = [
+        Cost("tracing-off", "edgeproxy, tracing off", 60_000, 11.0),
+        Cost("tracing-full", "edgeproxy, 100 % sampled, OTLP", 50_000, worker_us),
+        Cost("nginx", "nginx + Lua", 50_000, 20.0),
+    ]
+    return Tracing(costs, Arrival(10_000, 10.0, 100, 0, 200, arrived, arrived, lost, 30.0))
 
 
 def a_round(**figures: Any) -> Round:
