@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.node.status import WorkerStatus
+from edgeproxy.tracing.recorded import decode
+from edgeproxy.tracing.spans import spans_of
 from tests.node.load import Load
 from tests.node.test_supervisor import events
-from tests.support import Node, Origin, until
+from tests.support import Node, Origin, OtlpReceiver, until
 
 PROMPT_S = 1.0
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -253,3 +255,41 @@ def test_the_effect_is_there_within_a_second_on_a_busy_node(node: Node) -> None:
 def _restarted(node: Node, environ: dict[str, str]) -> Node:
     node._environ.update(environ)
     return node.start()
+
+
+OFF_AND_ON = (
+    ("EDGEPROXY_TRACING=off", "EDGEPROXY_TRACING=on"),
+    ("OTEL_SDK_DISABLED=true", "OTEL_SDK_DISABLED=false"),
+    ("OTEL_TRACES_EXPORTER=none", "OTEL_TRACES_EXPORTER=otlp"),
+)
+SWITCHES = 100
+
+
+def log_of(node: Node) -> list[bytes]:
+    return node.access_log.read_bytes().splitlines()
+
+
+def test_a_hundred_switches_under_load_fail_no_request_and_halve_no_trace() -> None:
+    """What a request began with holds for all of it: flags, record and spans say the same, wherever the switch came."""
+    batch = {"queue_size": 1_000_000, "delay": 0.05}
+    tracing = {"ratio": 0.2, "exporters": "otlp", "batch": batch}
+    with (
+        Origin() as origin,
+        OtlpReceiver() as receiver,
+        Node(origin.url, workers=2, tracing={**tracing, "otlp_endpoint": receiver.url}) as node,
+    ):
+        with Load(node.port, keep_alive=True) as kept, Load(node.port) as new:
+            for number in range(SWITCHES):
+                written(node.env_file, OFF_AND_ON[number // 2 % 3][number % 2] + "\n")
+                until(lambda on=number % 2: (all_trace if on else none_traces)(node), f"switch {number}", timeout=5)
+            assert node.status().tracing.epoch == SWITCHES + 1
+        assert (kept.failures, new.failures) == ([], [])
+        until(lambda: len(log_of(node)) >= kept.answered + new.answered, "every line")
+        records = {record.trace_id: record for record in map(decode, log_of(node))}
+        wanted = {span.span_id for record in records.values() if record.exported for span in spans_of(record)}
+        flags = {sent[1]: sent[3] for request in origin.requests if (sent := request["traceparent"].split("-"))}
+        assert {record.sampling for record in records.values()} == {"ratio", "off"}
+        for record in (records[trace_id] for trace_id in flags):
+            assert record.exported == record.sampled == (flags[record.trace_id] == "03")
+            assert (record.sampling == "off") == (flags[record.trace_id] == "00")
+        assert {span.span_id for span in receiver.until_spans(len(wanted))} == wanted
