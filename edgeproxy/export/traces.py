@@ -14,6 +14,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -35,6 +36,9 @@ _CHECK_TIMEOUT_S = 10.0
 _TABLES = (b"lines", b"ids")
 
 _log = structlog.get_logger()
+_lock = threading.Lock()
+_written_here: dict[Path, lmdb.Environment] = {}
+"""Stores that this process writes."""
 
 
 class TraceStoreError(Exception):
@@ -49,6 +53,7 @@ class TraceStore:
     def __init__(self, env: lmdb.Environment, size_bytes: int) -> None:
         """Use `open`."""
         self._env = env
+        self._is_shared = False
         self._limit = int(size_bytes * _FILL)
         is_new = size_bytes > 0
         self._lines = env.open_db(b"lines", integerkey=False, create=is_new)
@@ -59,6 +64,10 @@ class TraceStore:
     @classmethod
     def open(cls, folder: Path, *, readonly: bool = True, size_bytes: int = 0) -> Self:
         """Open the store in `folder`; for writing, make it where there is none. Raises TraceStoreError."""
+        key = folder.absolute()
+        with _lock:
+            if readonly and (mine := _written_here.get(key)) is not None:
+                return cls._beside(mine)
         try:
             if not readonly:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,9 +86,18 @@ class TraceStore:
             store = cls(env, size_bytes)
             if not readonly:
                 store._weigh()
+                with _lock:
+                    _written_here[key] = env
             return store
         except (lmdb.Error, OSError, ValueError) as error:
             raise TraceStoreError(f"trace store {folder} can't be opened: {error}") from error
+
+    @classmethod
+    def _beside(cls, env: lmdb.Environment) -> Self:
+        """One more reader in the process that writes: LMDB lets a process open a file once."""
+        store = cls(env, 0)
+        store._is_shared = True
+        return store
 
     def lines(self, trace_id: str) -> list[bytes]:
         """All records of a trace that are still there, oldest first. Raises TraceStoreError."""
@@ -161,6 +179,11 @@ class TraceStore:
 
     def close(self, *, sync: bool = False) -> None:
         """Close it; with `sync`, put it on the disk before."""
+        if self._is_shared:
+            return
+        with _lock:
+            for key in [key for key, env in _written_here.items() if env is self._env]:
+                del _written_here[key]
         if sync:
             self._env.sync(True)
         self._env.close()
