@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import click
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from edgeproxy.cli.linkcost import PHASES, AttemptCost, attempts, shares, totals
@@ -23,6 +22,7 @@ _NAME_CELLS = 44
 _TIMES_CELLS = 22
 _LEAST_BAR = 20
 _COLOURS = {Kind.SERVER: "green", Kind.INTERNAL: "blue", Kind.CLIENT: "cyan"}
+_OUTCOMES = {"error": "red", "hit": "green"}
 _WORDS = {
     "filled_by": "filled by",
     "collapsed_onto": "collapsed onto",
@@ -74,7 +74,7 @@ class StoryPrinter:
         costs = attempts(records)
         self._heading("The line to the origin")
         if costs:
-            self._console.print(_costs(costs))
+            self._costs(costs)
         self._shares(records)
         if links := links_of(spans):
             self._heading("Other traces")
@@ -122,16 +122,44 @@ class StoryPrinter:
                 self._line(Text.assemble(below, (f"  {printable(note)}", style)))
 
     def _operations(self, records: Sequence[Recorded]) -> None:
-        table = _table("op", "redis node", ">slot", ">at ms", ">µs", "outcome", "error")
-        for record in records:
-            for one in record.store:
-                colour = "red" if one.outcome == "error" else "green" if one.outcome == "hit" else ""
-                table.add_row(
-                    *_cells(one.op, one.node, one.slot, f"{one.at_ms:.2f}", one.us),
-                    Text(printable(one.outcome), colour),
-                    *_cells(one.error),
-                )
-        self._console.print(table)
+        rows = [
+            (
+                *_cells(one.op, one.node, one.slot, f"{one.at_ms:.2f}", one.us),
+                Text(printable(one.outcome), _OUTCOMES.get(one.outcome, "")),
+                *_cells(one.error),
+            )
+            for record in records
+            for one in record.store
+        ]
+        self._table(("op", "redis node", ">slot", ">at ms", ">µs", "outcome", "error"), rows)
+
+    def _costs(self, costs: Sequence[AttemptCost]) -> None:
+        rows = [
+            (
+                *_cells(one.request.origin, one.attempt.address),
+                *_cells("reused" if one.attempt.reused else "new", one.attempt.status),
+                *map(_figure, one.phases),
+                _figure(one.total_ms),
+                Text("" if one.attempt.error is None else printable(one.attempt.error.type), "red"),
+            )
+            for one in costs
+        ]
+        if len(costs) > 1:
+            rows.append((Text(), Text("in all"), Text(), Text(), *map(_figure, totals(costs)), Text()))
+        columns = ("origin", "address", "conn", ">status", *(f">{name}" for name in PHASES), ">ms in all", "error")
+        self._table(columns, rows)
+
+    def _table(self, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+        """Aligned lines, never cut: a terminal that is too narrow wraps them. `>` begins a column of figures."""
+        lines: list[Sequence[Text]] = [[Text(column.lstrip(">"), "dim") for column in columns], *rows]
+        for index, column in enumerate(columns):
+            width = max(line[index].cell_len for line in lines)
+            for line in lines:
+                line[index].align("right" if column.startswith(">") else "left", width)
+        for line in lines:
+            joined = Text("  ").join(line)
+            joined.rstrip()
+            self._line(joined)
 
     def _shares(self, records: Sequence[Recorded]) -> None:
         for record in records:
@@ -155,29 +183,6 @@ def _name(row: Row) -> Text:
 def _cut(drawn: str, cells: int) -> str:
     """What is drawn before a name, of which the end tells most."""
     return drawn if cell_len(drawn) <= cells else f"…{drawn[-cells:]}"
-
-
-def _costs(costs: Sequence[AttemptCost]) -> Table:
-    table = _table("origin", "address", "conn", ">status", *(f">{name}" for name in PHASES), ">ms in all", "error")
-    for cost in costs:
-        one = cost.attempt
-        table.add_row(
-            *_cells(cost.request.origin, one.address, "reused" if one.reused else "new", one.status),
-            *map(_figure, cost.phases),
-            _figure(cost.total_ms),
-            Text("" if one.error is None else printable(one.error.type), "red"),
-        )
-    if len(costs) > 1:
-        table.add_row("", "in all", "", "", *map(_figure, totals(costs)), "", style="bold")
-    return table
-
-
-def _table(*columns: str) -> Table:
-    """A table without lines; columns that begin with `>` are figures."""
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
-    return table
 
 
 def _cells(*values: object) -> list[Text]:

@@ -175,7 +175,9 @@ def _reason(status: Status, env_file: Path) -> str:
         return status.last_error
     if read_env_file(env_file).get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
         return f"{env_file} also says OTEL_TRACES_EXPORTER=none"
-    return "the environment that the node was started with says OTEL_TRACES_EXPORTER=none"
+    if not status.tracing.exporters:
+        return "tracing.exporters, or the environment that the node was started with, says that none is to be used"
+    return f"{env_file}, or the environment that the node was started with, says OTEL_SDK_DISABLED=true"
 
 
 def _wait(deadline: float, done: Callable[[], bool], complaint: Callable[[], str]) -> None:

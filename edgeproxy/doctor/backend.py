@@ -18,13 +18,19 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 import edgeproxy
 from edgeproxy.config import Tracing
 from edgeproxy.doctor.findings import Finding, Verdict
+from edgeproxy.export.batch import Refused, Unavailable
+from edgeproxy.export.grpc import GrpcMissing, OtlpGrpc
+from edgeproxy.export.http import traces_url
+from edgeproxy.export.otlp import Frame
 
 SOON_DAYS = 14
 """A certificate that ends earlier is to be renewed."""
 _DAY_S = 86_400
 _BODY_BYTES = 1024 * 1024
-_PATH = "/v1/traces"
 _PORTS = {"http": 80, "https": 443}
+_GRPC_PORT = 4317
+DEFAULT_ENDPOINT = "http://localhost:4318"
+"""OpenTelemetry's, which the exporter uses where none is set."""
 
 
 class Answer(NamedTuple):
@@ -48,8 +54,6 @@ def check_backend(tracing: Tracing, exports_to: tuple[str, ...]) -> list[Finding
             )
         ]
     url = endpoint(tracing)
-    if not url:
-        return [_backend(Verdict.FAIL, "the exporter is otlp, but no endpoint is set", "set tracing.otlp_endpoint")]
     findings = []
     parts = urlsplit(url)
     try:
@@ -58,7 +62,8 @@ def check_backend(tracing: Tracing, exports_to: tuple[str, ...]) -> list[Finding
         found = f"the certificates for the collector can't be read: {_said(error)}"
         return [_backend(Verdict.FAIL, found, "look at ca_file, cert_file and key_file in tracing.otlp")]
     timeout_s = tracing.otlp.timeout
-    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    is_grpc = tracing.otlp.protocol == "grpc"
+    host, port = parts.hostname or "", parts.port or (_GRPC_PORT if is_grpc else _PORTS[parts.scheme])
     figures: dict[str, Any] = {"endpoint": url}
     try:
         ends_at = None
@@ -78,9 +83,8 @@ def check_backend(tracing: Tracing, exports_to: tuple[str, ...]) -> list[Finding
         ]
     if ends_at is not None:
         findings.append(judge_certificate(ends_at, time.time()))
-    if tracing.otlp.protocol == "grpc":
-        found = f"{url} accepts connections; what it answers to gRPC is not asked"
-        return [*findings, _backend(Verdict.OK, found, "", figures)]
+    if is_grpc:
+        return [*findings, _ask_grpc(tracing, url)]
     try:
         answer = _export_nothing(tracing, url, context)
     except (OSError, ssl.SSLError, http.client.HTTPException) as error:
@@ -94,10 +98,11 @@ def check_backend(tracing: Tracing, exports_to: tuple[str, ...]) -> list[Finding
 
 
 def endpoint(tracing: Tracing) -> str:
-    """Where spans are sent to; empty where nothing says."""
-    if tracing.otlp.traces_endpoint or not tracing.otlp_endpoint:
-        return tracing.otlp.traces_endpoint
-    return tracing.otlp_endpoint.rstrip("/") + ("" if tracing.otlp.protocol == "grpc" else _PATH)
+    """Where the exporter sends spans to."""
+    otlp, base = tracing.otlp, tracing.otlp_endpoint or DEFAULT_ENDPOINT
+    if otlp.protocol == "grpc":
+        return otlp.traces_endpoint or base
+    return traces_url(base, otlp.traces_endpoint)
 
 
 def _context(tracing: Tracing) -> ssl.SSLContext:
@@ -153,6 +158,25 @@ def _export_nothing(tracing: Tracing, url: str, context: ssl.SSLContext | None) 
             body=response.read(_BODY_BYTES),
             took_ms=(time.monotonic() - began) * 1000,
         )
+
+
+def _ask_grpc(tracing: Tracing, url: str) -> Finding:
+    """Send nothing by gRPC, as the exporter would."""
+    figures = {"endpoint": url}
+    try:
+        sink = OtlpGrpc(url, tracing.otlp, Frame({}, "edgeproxy-doctor", edgeproxy.__version__))
+    except GrpcMissing as error:
+        return _backend(
+            Verdict.FAIL, str(error), "install that, or set tracing.otlp.protocol to http/protobuf", figures
+        )
+    with contextlib.closing(sink):
+        try:
+            sink.send([], 0, tracing.otlp.timeout)
+        except Unavailable as error:
+            return _backend(Verdict.WARN, f"{url}: {error}", "look at the collector: it is to be asked again", figures)
+        except Refused as error:
+            return _backend(Verdict.FAIL, f"{url}: {error}", "look at tracing.otlp.headers, and the endpoint", figures)
+    return _backend(Verdict.OK, f"{url} takes exports by gRPC", "", figures)
 
 
 def _distrusted(url: str, error: ssl.SSLCertVerificationError, figures: dict[str, Any]) -> Finding:

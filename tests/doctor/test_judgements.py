@@ -308,7 +308,7 @@ def config(**tracing: Any) -> Config:
         ({}, Allowed("edge.service", 35), FAIL, "edge.service is killed 35 s after"),
         ({"flush_timeout": 0}, Allowed("", None), FAIL, "exports nothing"),
         ({"flush_timeout": 3}, Allowed("", None), WARN, "shorter than what one batch may take"),
-        ({"flush_timeout": 600}, Allowed("", None), WARN, "but the scribe is killed"),
+        ({"flush_timeout": 20}, Allowed("edge.service", 60), FAIL, "may need 62 s"),
     ],
 )
 def test_what_a_stop_needs_is_compared_with_what_it_is_given(
