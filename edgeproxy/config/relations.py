@@ -36,6 +36,7 @@ def contradictions(tables: Table) -> Iterator[Wrong]:
         yield from _redis(cache)
     if isinstance(tracing := tables.get("tracing"), dict):
         yield from _export(tracing)
+        yield from _sampling(tracing, routes)
         yield from _propagators(tracing.get("propagators"))
 
 
@@ -114,6 +115,17 @@ def _propagators(words: object) -> Iterator[Wrong]:
     """Nothing goes with "none"."""
     if isinstance(words, list) and "none" in words and set(map(str, words)) != {"none"}:
         yield Wrong("value", "tracing.propagators", words, 'expected "none" alone, or other words without it')
+
+
+def _sampling(tracing: Table, routes: dict[int, Table]) -> Iterator[Wrong]:
+    """Rules for routes that there are."""
+    sampling = tracing.get("sampling", {})
+    known = [match for route in routes.values() if isinstance(match := route.get("match"), str)] or ["/*"]
+    for index, rule in _tables(sampling, "rules").items() if isinstance(sampling, dict) else ():
+        route = rule.get("route", "")
+        if isinstance(route, str) and route and route not in known:
+            reason = f"there is no route with this match; expected {' or '.join(map(toml_value, known))}"
+            yield Wrong("value", f"tracing.sampling.rules[{index}].route", route, reason)
 
 
 def _number(value: object) -> float | None:

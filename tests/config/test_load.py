@@ -531,6 +531,22 @@ def test_a_route_to_an_unknown_origin_names_those_there_are(problems: Problems) 
     assert str(problem).endswith('route[0].origin = "apo": there is no such origin; expected "app" or "api"')
 
 
+def test_a_sampling_rule_for_a_route_that_there_is_not(loaded: Load, problems: Problems) -> None:
+    rule = '[tracing.sampling]\nrules = [{ route = "/ap/*", ratio = 1 }]\n'
+    (problem,) = problems(f'{ORIGIN}{rule}[[route]]\nmatch = "/api/*"\n[[route]]\nmatch = "/*"\n')
+    assert problem.key == "tracing.sampling.rules[0].route"
+    assert problem.reason == 'there is no route with this match; expected "/api/*" or "/*"'
+    assert loaded(f'{rule.replace("/ap/", "/api/")}[[route]]\nmatch = "/api/*"\n').tracing.sampling.rules
+
+
+def test_a_sampling_rule_says_what_is_wrong_with_it(problems: Problems) -> None:
+    rules = '{ path = "api", ratio = 1 }, { header = "a b", ratio = 2 }, { methd = "GET" }'
+    found = problems(f"{ORIGIN}[tracing.sampling]\nrules = [{rules}]\n")
+    assert [problem.key.removeprefix("tracing.sampling.rules") for problem in found] == [
+        *("[0].path", "[1].header", "[1].ratio", "[2].methd", "[2].ratio")
+    ]
+
+
 def test_a_route_may_leave_its_origin_out_only_if_there_is_one(loaded: Load, problems: Problems) -> None:
     assert loaded("[[route]]\nmatch = '/*'").route[0].origin == ""
     (problem,) = problems(ORIGIN + SECOND_ORIGIN + "[[route]]\nmatch = '/*'")
