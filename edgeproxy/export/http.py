@@ -88,6 +88,8 @@ class OtlpHttp:
             connection.request("POST", self._target, body, self._headers)
             response = connection.getresponse()
             answer = response.read(_MAX_ANSWER_BYTES)
+            if time.monotonic() >= deadline:
+                raise TimeoutError  # cut off, which looks like an end to whoever reads a head or a body without length
             if response.isclosed() and not response.will_close:
                 self._connection = connection
             return response.status, response.headers, answer
