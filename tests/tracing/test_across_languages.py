@@ -91,7 +91,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
             origin,
             tracing={"otlp_endpoint": receiver.url},
             environ={"OTEL_BSP_SCHEDULE_DELAY": "50"},
-            origin={"max_connections": 8},
+            log={"request_headers": ["X-Tenant"]},
         ) as node,
     ):
         yield World(request.param, receiver, node)
@@ -103,7 +103,8 @@ def test_client_edge_and_origin_are_one_trace_with_the_right_parents(world: Worl
     with provider.get_tracer("client").start_as_current_span("GET", kind=SpanKind.CLIENT):
         carrier: dict[str, str] = {}
         propagate.inject(carrier)
-        answer = world.get("/connected", *(f"{name}: {value}" for name, value in carrier.items()))
+        context = [f"{name}: {value}" for name, value in carrier.items()]
+        answer = world.get("/connected", *context, "x-tenant: acme", "x-order: 1")
     provider.shutdown()
 
     trace_id = carrier["traceparent"].split("-")[1]
@@ -126,6 +127,9 @@ def test_client_edge_and_origin_are_one_trace_with_the_right_parents(world: Worl
     assert answered.span_id == answer["span_id"]
     attempt = edge[answered.parent_id]
     assert (attempt.kind, attempt.parent_id) == (CLIENT, roots[0].span_id)
+    logged = {name: value for name, value in roots[0].attributes.items() if name.startswith("http.request.header.")}
+    assert logged == {"http.request.header.x-tenant": ("acme",)}
+    assert world.node.record(trace_id)["headers"] == {"x-tenant": "acme"}
     assert asked.start_ns <= roots[0].start_ns <= attempt.start_ns
     assert attempt.end_ns <= roots[0].end_ns + 1_000_000
 
