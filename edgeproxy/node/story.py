@@ -8,11 +8,13 @@ import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
+from edgeproxy.logging.follow import Follower
 from edgeproxy.logging.past import log_files, newest
 from edgeproxy.node.errors import NodeError
 from edgeproxy.tracing.recorded import Recorded, decode
@@ -24,6 +26,8 @@ SHORTEST = 8
 _TRACE_ID = re.compile(rf"[0-9a-f]{{{SHORTEST},32}}")
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _MINTED_VERSION = "7"
+_END_LINES = 20_000
+"""So many of the log's last lines are looked through for what is not kept yet."""
 _KEPT_REQUESTS = 50_000
 """So many of the records that are kept are looked through for a request's id; they are found by trace id alone."""
 
@@ -121,7 +125,13 @@ def tell(wanted: Wanted, kept: Kept | None, kept_in: str, log: Path | None) -> S
     looked = []
     if kept is not None:
         if trace_id := _kept_id(wanted, kept):
-            return _story("store", kept_in, [*map(_decoded, kept.lines(trace_id))])
+            lines = kept.lines(trace_id)
+            # Spans wait for a while before they are kept: the latest requests of a trace are in the log alone.
+            later = [] if log is None else _at_the_end(trace_id, log)
+            known = {line.rstrip() for line in lines}
+            missing = [line for line in later if line.rstrip() not in known]
+            where = f"{kept_in}, the latest from {log}" if missing else kept_in
+            return _story("store", where, [*map(_decoded, [*lines, *missing])])
         looked.append(f"{kept_in} has no trace of it")
     oldest = None
     if log is not None:
@@ -208,6 +218,18 @@ def _in_log(wanted: Wanted, path: Path) -> _Searched:
         if len(found) > LIMIT:
             break
     return _Searched(found, ", ".join(places), files, problems)
+
+
+def _at_the_end(trace_id: str, path: Path) -> list[bytes]:
+    """A trace's lines among the last ones of a log; none where it can't be read."""
+    needle = f'"trace_id":"{trace_id}"'.encode()
+    follower = Follower(path)
+    try:
+        return [line for line in islice(follower.last(), _END_LINES) if needle in line]
+    except OSError:
+        return []
+    finally:
+        follower.close()
 
 
 def _oldest(files: Sequence[Path]) -> datetime | None:

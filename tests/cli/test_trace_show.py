@@ -211,10 +211,18 @@ def from_kept(log: Path, *arguments: str) -> Result:
 @pytest.mark.parametrize("wanted", [TRACE, TRACE[:8], TRACE[:9].upper(), REQUEST])
 def test_what_is_kept_goes_before_the_log(kept: Path, log: Path, wanted: str) -> None:
     keep(kept, line(1, trace_id=OTHER), line(3, request_id=REQUEST), line(2), line(4, trace_id="5" * 32))
-    log.write_bytes(line(9))
+    log.write_bytes(line(2))
     story = json.loads(from_kept(log, "--json", wanted).stdout)
     assert (story["source"], story["where"]) == ("store", f"{log.parent}/kept")
     assert [one["path"] for one in story["requests"]] == ["/2", "/3"]
+
+
+def test_what_is_not_kept_yet_is_added_from_the_end_of_the_log(kept: Path, log: Path) -> None:
+    keep(kept, line(1))
+    log.write_bytes(line(1) + line(2, trace_id=OTHER) + line(3))
+    story = json.loads(from_kept(log, "--json", TRACE).stdout)
+    assert [one["path"] for one in story["requests"]] == ["/1", "/3"]
+    assert (story["source"], story["where"]) == ("store", f"{kept}, the latest from {log}")
 
 
 def test_what_is_not_kept_is_looked_for_in_the_log(kept: Path, log: Path) -> None:
@@ -251,7 +259,7 @@ def site() -> Iterator[Origin]:
 
 @pytest.fixture(scope="module")
 def edge(site: Origin) -> Iterator[Node]:
-    with Node(site.url) as node:
+    with Node(site.url, tracing={"batch": {"delay": 0.05}}) as node:
         yield node
 
 
@@ -275,6 +283,19 @@ def test_a_hit_leads_to_the_trace_that_filled_the_cache(edge: Node, site: Origin
     assert "the origin was not asked" in told
     (attempt_line,) = [one for one in shown(edge, miss).stdout.splitlines() if one.startswith("app ")]
     assert f"127.0.0.1:{site.port}" in attempt_line
+
+
+def test_a_trace_that_the_node_keeps_is_told_without_its_log(edge: Node) -> None:
+    trace_id = asked(edge, "/kept")
+
+    def told() -> dict[str, Any] | None:
+        result = shown(edge, "--json", trace_id)
+        story = json.loads(result.stdout) if result.exit_code == 0 else {}
+        return story if story.get("source") == "store" else None
+
+    story = until(told, "the trace to be kept")
+    assert story["requests"] == [edge.record(trace_id)]
+    assert story["where"].endswith("/traces")
 
 
 def test_a_client_that_goes_on_with_its_trace_has_all_requests_in_one_story(edge: Node) -> None:

@@ -38,8 +38,8 @@ def drawn(rows: list[Row]) -> list[str]:
             id="what follows begins where the other ends",
         ),
         pytest.param(
-            [span("c", "a", 6, 9), span("d", "b", 1, 3), span("b", "a", 1, 4), span("a", None, 0, 10)],
-            ["a|━━━━━━━━━━|", "├─ b| ━━━      |", "│  └─ d| ━━       |", "└─ c|      ━━━ |"],
+            [span("c", "a", 6, 9), span("d", "z", 1, 3), span("z", "a", 1, 4), span("a", None, 0, 10)],
+            ["a|━━━━━━━━━━|", "├─ z| ━━━      |", "│  └─ d| ━━       |", "└─ c|      ━━━ |"],
             id="in the order in which they began, whatever order they come in",
         ),
         pytest.param(
