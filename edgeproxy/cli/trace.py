@@ -176,7 +176,7 @@ def _reason(status: Status, env_file: Path) -> str:
     if read_env_file(env_file).get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
         return f"{env_file} also says OTEL_TRACES_EXPORTER=none"
     if not status.tracing.exporters:
-        return "tracing.exporters, or the environment that the node was started with, says that none is to be used"
+        return "the node's own environment says OTEL_TRACES_EXPORTER=none, or tracing.exporters is none"
     return f"{env_file}, or the environment that the node was started with, says OTEL_SDK_DISABLED=true"
 
 

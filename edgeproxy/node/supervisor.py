@@ -128,6 +128,8 @@ class Supervisor:
             self._control.set(ControlWord.STATE, NodeState.STOPPED)
             runtime.control.unlink(missing_ok=True)
             remove_settings(runtime)
+            with contextlib.suppress(OSError):  # what strategies there are stays
+                runtime.strategies.parent.rmdir()
             _log.info("node_stopped")
 
     async def _until_stopped(self, work: Coroutine[None, None, None]) -> None:

@@ -169,7 +169,7 @@ class TestEnding:
             client.get("/")
         assert node.stop() == 0
         left = {path.name for path in node.runtime_dir.iterdir()}
-        assert left <= {"supervisor.lock", "scribe.lock", "totals.json", "cache"}
+        assert left <= {"supervisor.lock", "scribe.lock", "totals.json", "exporters", "cache"}
         with pytest.raises(NotRunningError):
             node.status()
 
