@@ -14,6 +14,7 @@ from edgeproxy.config import TracingSettings
 from edgeproxy.doctor.findings import Finding, Verdict
 from edgeproxy.doctor.patient import Patient
 from edgeproxy.logging.past import newest
+from edgeproxy.tracing.policy import Tail
 
 LINES = 20_000
 """So many of the log's last lines are looked at."""
@@ -34,6 +35,9 @@ class Seen(msgspec.Struct, frozen=True):
     exported: bool = False
     sampling: str | None = None
     caused_by: str | None = None
+    status: int | None = None
+    outcome: str = ""
+    duration_ms: float = 0.0
 
 
 class Route(NamedTuple):
@@ -134,11 +138,14 @@ def shares(tracing: TracingSettings, seen: Iterable[Seen]) -> list[Finding]:
     """Whether what is sampled agrees with what is set, and which routes get no trace."""
     routes: dict[str, Route] = {}
     by_ratio = sampled_by_ratio = 0
+    # Of errors and slow requests the record gives that as the reason, where the ratio said no: they are left out, those
+    # that it took as well, or the share of the others would seem larger than it is.
+    tail = Tail(errors=tracing.sampling.errors, slow_s=tracing.sampling.slow_ms / 1000)
     for one in seen:
         name = one.route or _NO_ROUTE
         requests, traced = routes.get(name, Route(0, 0))
         routes[name] = Route(requests + 1, traced + (one.exported or one.sampled))
-        if one.sampling == "ratio":
+        if one.sampling == "ratio" and tail.reason(one.status or 0, one.outcome, one.duration_ms / 1000) is None:
             by_ratio += 1
             sampled_by_ratio += one.sampled
     return [_share(tracing, routes, by_ratio, sampled_by_ratio), _starving(tracing, routes)]
@@ -162,7 +169,9 @@ def _share(tracing: TracingSettings, routes: dict[str, Route], by_ratio: int, sa
         )
     found = f"{traced} of the last {requests} requests have their spans exported ({traced / requests:.2%})"
     ratio = tracing.ratio
-    if by_ratio and tracing.sampler.endswith("traceidratio") and not tracing.sampling.adaptive_target:
+    # A cap takes of those that the ratio took, and leaves it the others.
+    is_alone = not (tracing.sampling.adaptive_target or tracing.sampling.max_per_second)
+    if by_ratio and tracing.sampler.endswith("traceidratio") and is_alone:
         share = sampled_by_ratio / by_ratio
         chance = DEVIATIONS * math.sqrt(max(ratio * (1 - ratio), 1e-12) / by_ratio)
         if abs(share - ratio) > chance + 1e-9:

@@ -81,6 +81,7 @@ def requests(count: int, sampled: int, route: str | None = "/*", reason: str = "
 
 
 SAVED = Seen(route="/rare", sampled=False, exported=True, sampling="error")
+SAVED_ONES = [Seen(route="/*", sampled=False, exported=True, sampling="error", status=503)] * 450
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,10 @@ SAVED = Seen(route="/rare", sampled=False, exported=True, sampling="error")
         pytest.param(requests(1000, 999), 1.0, WARN, OK, id="not all"),
         pytest.param(requests(1000, 100) + requests(30, 0, "/rare"), 0.1, OK, WARN, id="a route without"),
         pytest.param(requests(1000, 100) + requests(19, 0, "/rare"), 0.1, OK, OK, id="…that has no traffic"),
+        pytest.param(
+            requests(500, 50) + requests(50, 50, status=503) + SAVED_ONES,
+            0.1, OK, OK, id="as configured, with errors exported after the fact",
+        ),
         pytest.param(requests(99, 9) + requests(30, 0, "/rare") + [SAVED], 0.1, OK, OK, id="…but for an error"),
     ],
 )  # fmt: skip
