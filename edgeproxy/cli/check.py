@@ -9,7 +9,7 @@ import msgspec
 from edgeproxy.cli.common import plain_errors, required_config_option
 from edgeproxy.config import Config, effective, load
 from edgeproxy.config.toml import toml_value
-from edgeproxy.node.fleet import worker_count
+from edgeproxy.node.workers import worker_count
 from edgeproxy.node.source import Source
 
 

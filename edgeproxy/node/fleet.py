@@ -20,6 +20,7 @@ from edgeproxy.node.process import Keeper, Program
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.sockets import Listeners
 from edgeproxy.node.storage import Suspicion, storage_paths
+from edgeproxy.node.workers import worker_count
 
 SCRIBE_PATIENCE_S = 10.0
 """How long the scribe may take to write what is left in the ledgers."""
@@ -230,9 +231,3 @@ class Fleet:
 def _scribe_patience_s(config: Config | None) -> float:
     """How long a scribe may take to end: what is left to write, and to export."""
     return SCRIBE_PATIENCE_S + (config.tracing.batch.flush_timeout if config else 0.0)
-
-
-def worker_count(config: Config) -> int:
-    """How many workers the node has: "auto" is one for each processor that it may run on."""
-    workers = config.node.workers
-    return len(os.sched_getaffinity(0)) if workers == "auto" else workers

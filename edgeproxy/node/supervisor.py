@@ -18,7 +18,7 @@ from edgeproxy.config import SettingsError, TracingSettings
 from edgeproxy.logging.app import configure
 from edgeproxy.node.control import Control, ControlWord, Description, NodeState
 from edgeproxy.node.errors import NodeError, RuntimeDirError
-from edgeproxy.node.fleet import Fleet, Programs, worker_count
+from edgeproxy.node.fleet import Fleet, Programs
 from edgeproxy.node.notify import Notifier
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.sockets import Listeners
@@ -27,6 +27,7 @@ from edgeproxy.node.storage import Storage, storage_paths
 from edgeproxy.node.strategies import strategies_of
 from edgeproxy.node.tracing import put_settings, remove_settings
 from edgeproxy.node.watch import changes
+from edgeproxy.node.workers import worker_count
 
 ORPHAN_PATIENCE_S = 5.0
 """How long the workers of a supervisor that was killed may still hold the address; they leave when they notice."""

@@ -29,11 +29,11 @@ from edgeproxy.logging import AppendSink
 from edgeproxy.logging.app import configure
 from edgeproxy.node.control import Control, ControlWord
 from edgeproxy.node.errors import ControlPageError
-from edgeproxy.node.fleet import worker_count
 from edgeproxy.node.inspect import Inspector
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.storage import storage_paths
 from edgeproxy.node.tracing import read_settings
+from edgeproxy.node.workers import worker_count
 from edgeproxy.proxy.http1 import factory
 from edgeproxy.proxy.pipeline import Pipeline
 from edgeproxy.proxy.sampling import Policies, State
