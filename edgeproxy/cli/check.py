@@ -9,8 +9,8 @@ import msgspec
 from edgeproxy.cli.common import plain_errors, required_config_option
 from edgeproxy.config import Config, effective, load
 from edgeproxy.config.toml import toml_value
-from edgeproxy.node.workers import worker_count
 from edgeproxy.node.source import Source
+from edgeproxy.node.workers import worker_count
 
 
 @click.command()
