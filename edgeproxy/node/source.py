@@ -75,12 +75,13 @@ class Source:
 
 
 def _with(tracing: Tracing, toggles: TracingSettings) -> Tracing:
+    is_as_written = toggles.exporters == tracing.spans_go_to
     return msgspec.structs.replace(
         tracing,
         enabled=toggles.enabled,
         sampler=toggles.sampler,
         ratio=toggles.ratio,
-        exporters=",".join(toggles.exporters) or "none",
+        exporters=tracing.exporters if is_as_written else ",".join(toggles.exporters) or "none",
         sampling=toggles.sampling,
     )
 
