@@ -4,7 +4,7 @@ from edgeproxy.config.caching import Cache, RouteCache
 from edgeproxy.config.checks import split_address
 from edgeproxy.config.effective import effective
 from edgeproxy.config.env_file import env_file_path, read_env_file, set_env_value
-from edgeproxy.config.environment import TracingSettings, effective_tracing, merged_environ
+from edgeproxy.config.environment import TracingSettings, configured_exporters, effective_tracing, merged_environ
 from edgeproxy.config.errors import ConfigError, EnvFileError, Problem, SettingsError
 from edgeproxy.config.load import load
 from edgeproxy.config.model import (
@@ -44,6 +44,7 @@ __all__ = [
     "TraceStore",
     "Tracing",
     "TracingSettings",
+    "configured_exporters",
     "effective",
     "effective_tracing",
     "env_file_path",

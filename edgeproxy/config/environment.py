@@ -314,7 +314,7 @@ def effective_tracing(config: Config, environ: Mapping[str, str]) -> TracingSett
     if problems:
         raise ConfigError(problems)
     tracing = config.tracing
-    exporters = values.get("OTEL_TRACES_EXPORTER", _configured_exporters(tracing))
+    exporters = values.get("OTEL_TRACES_EXPORTER", configured_exporters(tracing))
     off = values.get("OTEL_SDK_DISABLED", False) or not exporters
     sampling = {
         key: values[variable] for key in keys_of(Sampling) if (variable := f"EDGEPROXY_TRACING_{key.upper()}") in values
@@ -329,7 +329,7 @@ def effective_tracing(config: Config, environ: Mapping[str, str]) -> TracingSett
     )
 
 
-def _configured_exporters(tracing: Tracing) -> tuple[str, ...]:
+def configured_exporters(tracing: Tracing) -> tuple[str, ...]:
     """Those of the file: where it names none, the store on this host, and the collector where there is one."""
     if tracing.exporters:
         return _exporters(tracing.exporters)

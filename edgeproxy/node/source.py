@@ -14,6 +14,7 @@ from edgeproxy.config import (
     Config,
     Tracing,
     TracingSettings,
+    configured_exporters,
     effective_tracing,
     env_file_path,
     load,
@@ -75,7 +76,7 @@ class Source:
 
 
 def _with(tracing: Tracing, toggles: TracingSettings) -> Tracing:
-    is_as_written = toggles.exporters == tracing.spans_go_to
+    is_as_written = toggles.exporters == configured_exporters(tracing)
     return msgspec.structs.replace(
         tracing,
         enabled=toggles.enabled,
