@@ -54,6 +54,7 @@ FIELDS = (
     Field("bytes_in", "number or null", "Bytes of request body received from the client."),
     Field("bytes_out", "number or null", "Bytes of response body sent to the client."),
     Field("route", "string or null", "The route that it took: its `match`."),
+    Field("cache_key", "string or null", "The key that it was looked up by, where that is not its URL."),
     Field("cache", "string or null", ", ".join(f"`{word}`" for word in CACHE_WORDS[:-1]) + f" or `{CACHE_WORDS[-1]}`."),
     Field("cache_age", "number or null", "Age of the stored response that was served, seconds."),
     Field(
@@ -62,7 +63,6 @@ FIELDS = (
         "For how many seconds what was served or stored is still fresh; negative: it has been stale since.",
     ),
     Field("cache_tier", "string or null", "Where the stored response lay: `memory`, `embedded` or `redis`."),
-    Field("cache_key", "string or null", "The key that it was looked up by, where that is not its URL."),
     Field(
         "filled_by",
         "string or null",

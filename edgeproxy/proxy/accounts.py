@@ -1,5 +1,6 @@
 """Accounts for requests: ledger slot, record, counters. What was opened here is closed here exactly once."""
 
+import math
 import time
 from functools import partial
 from typing import get_args
@@ -18,8 +19,8 @@ class Accounts:
         """Write into a ledger what a recorder renders."""
         self.ledger = ledger
         self.counters = ledger.counters
-        self.tail: Tail | None = None
-        """Who says which requests are exported though they were not sampled, for what became of them."""
+        self._tail: Tail | None = None
+        self._slow_s = math.inf
         self._recorder = recorder
         self._seq = 0
 
@@ -33,10 +34,14 @@ class Accounts:
             return False
         return True
 
+    def judge_by(self, tail: Tail | None) -> None:
+        """Have that say which requests are exported though they were not sampled, for what became of them."""
+        self._tail = tail
+        self._slow_s = math.inf if tail is None else tail.slow_s or math.inf
+
     def hit(self, exchange: Exchange, body_bytes: int, elapsed_s: float, elapsed_ms: str, tier: str) -> None:
         """Close a request that was answered with a fresh response as it is stored."""
-        tail = self.tail
-        if tail is not None and tail.slow_s and elapsed_s >= tail.slow_s:
+        if elapsed_s >= self._slow_s:
             self._export_after_all(exchange, "ok", elapsed_s)
         self.ledger.publish(exchange.slot, self._recorder.hit(exchange, body_bytes, elapsed_ms, tier))
         counters = self.counters
@@ -96,8 +101,8 @@ class Accounts:
     def _export_after_all(self, exchange: Exchange, outcome: Outcome, elapsed_s: float) -> None:
         """Have a request be exported for what became of it, where it is traced and was not sampled."""
         trace = exchange.trace
-        if self.tail is not None and trace.recording and not trace.sampled:
-            trace.reason = self.tail.reason(exchange.status, outcome, elapsed_s) or trace.reason
+        if self._tail is not None and trace.recording and not trace.sampled:
+            trace.reason = self._tail.reason(exchange.status, outcome, elapsed_s) or trace.reason
 
 
 _REQUESTS = int(Counter.REQUESTS)

@@ -108,7 +108,7 @@ class Pipeline:
         self._settings = settings
         self._epoch = -1
         self._head: Head | None = None
-        """What says of a request that was not sampled whether it is exported for what became of it."""
+        """Who decides on traces beyond the plain sampler; None where nothing of that kind is configured."""
         self._trust = TrustPolicy(config.tracing.trust)
         self._may_purge = TrustPolicy(config.cache.purge_allow)
         self._memory = cache.memory
@@ -439,7 +439,7 @@ class Pipeline:
         epoch, tracing = self._settings.read()
         self.tracer.configure(tracing.enabled, tracing.sampler, tracing.ratio)
         self._head = tracing.head
-        self.accounts.tail = tracing.tail
+        self.accounts.judge_by(tracing.tail)
         self._epoch = epoch
         self.ledger.acknowledge(epoch, tracing=tracing.enabled)
 

@@ -13,7 +13,7 @@ KNOWN_BYTES = 1024
 class Plan:
     """One target URI's."""
 
-    __slots__ = ("is_simple", "route", "sent_host", "sent_target", "url")
+    __slots__ = ("is_simple", "recorded", "route", "sent_host", "sent_target", "url")
 
     def __init__(self, route: Target, host: bytes, target: bytes) -> None:
         """Work it out."""
@@ -30,6 +30,8 @@ class Plan:
             route.cache and not rules.has_request_parts and not route.bypass and b"HEAD" in route.rules.methods
         )
         """Whether a GET or HEAD needs no further question before the look-up."""
+        self.recorded = ""
+        """What records say of it, once one has been rendered."""
 
 
 class Plans:

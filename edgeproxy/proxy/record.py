@@ -16,6 +16,7 @@ from edgeproxy.ledger import SLOT_TEXT_BYTES, Stage
 from edgeproxy.proxy.errors import Outcome, ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import Names
+from edgeproxy.proxy.plan import Plan
 from edgeproxy.proxy.upstream.attempt import Attempt
 from edgeproxy.tracing.policy import TailReason
 
@@ -24,8 +25,11 @@ NO_ORIGIN = (
     '"first_byte_ms":null,"transfer_ms":null,"attempts":[],'
 )
 """The origin's part of a record whose request never went there."""
-_AT_ONCE = '"lookup_ms":0.0,"stored_at_ms":null,"store":[],'
-"""The stores' part of a record whose request hot memory answered."""
+_AT_ONCE = f'"caused_by":null,"lookup_ms":0.0,"stored_at_ms":null,"store":[],{NO_ORIGIN}'
+"""The stores' and the origin's part of a record whose request hot memory answered."""
+_NOTHING_STORED = '"cache_age":null,"cache_ttl":null,"cache_tier":null,"filled_by":null,"caused_by":null,'
+_NO_PLAN = '"route":null,"cache_key":null,'
+_BEGINS_HERE = '"parent_id":null,"restarted_from":null,'
 _MEMO_MAX = 8192
 _MEMO_TEXT_MAX = 1024
 _SHORT = 100
@@ -34,6 +38,20 @@ _UTF8_BYTES_MAX = 4
 _encode = msgspec.json.encode
 _FLAG = ("false", "true")
 _AFTER_ALL = frozenset(get_args(TailReason))
+
+
+class _Verdicts(dict[str, str]):
+    """Why a trace is sampled or not, and whether it is exported; one text for each reason."""
+
+    def __init__(self, *, sampled: bool) -> None:
+        self._sampled = sampled
+
+    def __missing__(self, reason: str) -> str:
+        text = self[reason] = f'"sampling":"{reason}","exported":{_FLAG[self._sampled or reason in _AFTER_ALL]},'
+        return text
+
+
+_SAMPLED, _UNSAMPLED = _Verdicts(sampled=True), _Verdicts(sampled=False)
 _STAGES = tuple(stage.word for stage in Stage)
 
 
@@ -93,17 +111,14 @@ class Recorder:
     def hit(self, exchange: Exchange, body_bytes: int, elapsed_ms: str, tier: str) -> bytes:
         """The line of a request that was answered with a fresh response as it is stored."""
         names = exchange.names
-        strings = self._strings
-        plan = exchange.plan
         trace = exchange.trace
         return (
             f'{exchange.prefix}"status":{exchange.status},"bytes_in":0,"bytes_out":{body_bytes},'
-            f'"route":{strings[plan.route.match]},"cache":"HIT","cache_age":{exchange.cache_age},'
-            f'"cache_ttl":{exchange.cache_ttl},"cache_tier":"{tier}",'
-            f'"cache_key":{strings[None if plan.url == exchange.key else plan.url]},"filled_by":"{exchange.filled_by}",'
-            f'"caused_by":null,{_AT_ONCE if exchange.lookup_s is None else _looked_up(exchange)}{NO_ORIGIN}'
+            f'{exchange.plan.recorded or self._planned(exchange)}"cache":"HIT","cache_age":{exchange.cache_age},'
+            f'"cache_ttl":{exchange.cache_ttl},"cache_tier":"{tier}","filled_by":"{exchange.filled_by}",'
+            f"{_AT_ONCE if exchange.lookup_s is None else _waited(exchange)}"
             f'"duration_ms":{elapsed_ms},"outcome":"ok","stage":"done","error":null,'
-            f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled or trace.reason in _AFTER_ALL]},'
+            f"{(_SAMPLED if trace.sampled else _UNSAMPLED)[trace.reason]}"
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]},'
             f'"headers":{"{}" if self._logged is None else self._headers(names)}}}\n'
         ).encode()
@@ -121,26 +136,31 @@ class Recorder:
         """The line of any request; `origin` is the origin's part (`origin_part` or `NO_ORIGIN`)."""
         names = exchange.names
         trace = exchange.trace
-        plan = getattr(exchange, "plan", None)
-        route = None if plan is None else plan.route.match
-        key = None if exchange.cache_key == exchange.key else exchange.cache_key or None
+        plan: Plan | None = getattr(exchange, "plan", None)
         cache = "null" if exchange.cache is None else f'"{exchange.cache}"'
-        age = "null" if exchange.cache_age is None else exchange.cache_age
-        ttl = "null" if exchange.cache_ttl is None else exchange.cache_ttl
-        filled_by = "null" if exchange.filled_by is None else f'"{exchange.filled_by}"'
-        tier = "null" if exchange.cache_tier is None else f'"{exchange.cache_tier}"'
-        caused_by = "null" if exchange.caused_by is None else f'"{exchange.caused_by}"'
+        is_plain = exchange.cache_ttl is None and exchange.cache_age is None and exchange.caused_by is None
         return (
             f'{exchange.prefix}"status":{exchange.status or "null"},"bytes_in":{exchange.bytes_in},'
-            f'"bytes_out":{exchange.bytes_out},"route":{self._strings[route]},"cache":{cache},"cache_age":{age},'
-            f'"cache_ttl":{ttl},"cache_tier":{tier},"cache_key":{self._strings[key]},"filled_by":{filled_by},'
-            f'"caused_by":{caused_by},{_looked_up(exchange)}{origin}'
+            f'"bytes_out":{exchange.bytes_out},{_NO_PLAN if plan is None else plan.recorded or self._planned(exchange)}'
+            f'"cache":{cache},{_NOTHING_STORED if is_plain else _stored(exchange)}{_looked_up(exchange)}{origin}'
             f'"duration_ms":{elapsed_ms},"outcome":"{outcome}","stage":"{_STAGES[stage]}",'
             f'"error":{"null" if error is None else error_json(error)},'
-            f'"sampling":"{trace.reason}","exported":{_FLAG[trace.sampled or trace.reason in _AFTER_ALL]},'
+            f"{(_SAMPLED if trace.sampled else _UNSAMPLED)[trace.reason]}"
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]},'
             f'"headers":{"{}" if self._logged is None else self._headers(names)}}}\n'
         ).encode()
+
+    def _planned(self, exchange: Exchange) -> str:
+        """Route and key; remembered where they depend on nothing but the target."""
+        plan = exchange.plan
+        key = exchange.cache_key or (plan.url if plan.is_simple else b"")
+        said = (
+            f'"route":{self._strings[plan.route.match]},'
+            f'"cache_key":{self._strings[None if key == exchange.key else key or None]},'
+        )
+        if plan.is_simple:
+            plan.recorded = said
+        return said
 
     def _headers(self, names: Names) -> str:
         """Those on the list that came. No memo: numbers of orders come once, and would push out what recurs."""
@@ -155,12 +175,14 @@ class Recorder:
         if now[:-9] != self._second:
             self._second = now[:-9]
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(self._second)))
-        parent = "null" if trace.parent_id is None else f'"{trace.parent_id}"'
-        link = "null" if trace.link is None else f'"{trace.link}"'
+        parents = _BEGINS_HERE
+        if trace.parent_id is not None:
+            parents = f'"parent_id":"{trace.parent_id}","restarted_from":null,'
+        elif trace.link is not None:
+            parents = f'"parent_id":null,"restarted_from":"{trace.link}",'
         return (
             f'{{"ts":"{self._second_text}.{now[-9:-3]}Z","head_ms":{exchange.head_ms},"trace_id":"{trace.trace_id}",'
-            f'"span_id":"{trace.span_id}","parent_id":{parent},"restarted_from":{link},'
-            f'"sampled":{_FLAG[trace.sampled]},"request_id":"{trace.request_id}",'
+            f'"span_id":"{trace.span_id}",{parents}"sampled":{_FLAG[trace.sampled]},"request_id":"{trace.request_id}",'
             f'{self._place}{exchange.seq},"client":{exchange.client.address_json},'
             f'"method":{self._strings[exchange.method or None]},'
             f'{target}"protocol":"HTTP/1.{exchange.minor}",'
@@ -211,11 +233,29 @@ def error_json(error: ProxyError) -> str:
     return f'{{"type":"{error.code}","message":{_text(error.message)},"causes":[{",".join(causes)}]}}'
 
 
+def _stored(exchange: Exchange) -> str:
+    """What is known of a stored response that has to do with the request."""
+    age = "null" if exchange.cache_age is None else exchange.cache_age
+    ttl = "null" if exchange.cache_ttl is None else exchange.cache_ttl
+    tier = "null" if exchange.cache_tier is None else f'"{exchange.cache_tier}"'
+    filled_by = "null" if exchange.filled_by is None else f'"{exchange.filled_by}"'
+    caused_by = "null" if exchange.caused_by is None else f'"{exchange.caused_by}"'
+    return f'"cache_age":{age},"cache_ttl":{ttl},"cache_tier":{tier},"filled_by":{filled_by},"caused_by":{caused_by},'
+
+
 def _looked_up(exchange: Exchange) -> str:
     """What is known of the stores' part: look-up, storing, and the operations of one on other hosts."""
-    lookup_ms, stored_at_ms = _ms(exchange.lookup_s), _ms(exchange.stored_at_s)
+    lookup_ms = "null" if exchange.lookup_s is None else f"{exchange.lookup_s * 1e3:.3f}"
+    if exchange.stored_at_s is None and exchange.operations is None:
+        return f'"lookup_ms":{lookup_ms},"stored_at_ms":null,"store":[],'
+    stored_at_ms = _ms(exchange.stored_at_s)
     store = "[]" if exchange.operations is None else _encode(exchange.operations.done).decode()
     return f'"lookup_ms":{lookup_ms},"stored_at_ms":{stored_at_ms},"store":{store},'
+
+
+def _waited(exchange: Exchange) -> str:
+    """The same as `_AT_ONCE` where a store had to be asked."""
+    return f'"caused_by":null,{_looked_up(exchange)}{NO_ORIGIN}'
 
 
 def origin_part(name: str, attempts: Sequence[Attempt], started: float) -> str:
@@ -235,9 +275,10 @@ def origin_part(name: str, attempts: Sequence[Attempt], started: float) -> str:
 
 def _attempt(one: Attempt, figures: str, started: float) -> str:
     error = "null" if one.error is None else error_json(one.error)
+    ended = time.monotonic() if one.ended is None else one.ended
     return (
         f'{{"address":"{one.address}","scheme":"{one.scheme}","span_id":"{one.span_id}",'
-        f'"at_ms":{(one.started - started) * 1e3:.3f},"ms":{one.duration_s() * 1e3:.3f},'
+        f'"at_ms":{(one.started - started) * 1e3:.3f},"ms":{(ended - one.started) * 1e3:.3f},'
         f'{figures}"reused":{_FLAG[one.reused]},"status":{one.status or "null"},"error":{error}}}'
     )
 

@@ -90,10 +90,10 @@ class RequestTrace(Struct, gc=False):
     flags: int = 0  # what this node says of the trace: SAMPLED, RANDOM
     sampled: bool = False
     recording: bool = False  # tracing is on
+    reason: str = "off"  # why it is sampled, or is not
     tracestate: bytes | None = None  # to send on
     link: str | None = None  # "trace id-span id" that an untrusted peer sent
     passthrough: bytes | None = None  # the traceparent to send on as it came: tracing is off
-    reason: str = "off"  # why it is sampled, or is not
     carried: bytes | None = None  # field lines to send on as they came, of whatever format: tracing is off
 
 
@@ -130,10 +130,8 @@ class Tracer:
             return RequestTrace(trace_id, span_id, request_id)
         # Sampler.minted() written out: its call would add 0.06 us to the 0.86 us that begin() takes.
         if trace_id[LOW_HALF] < self._bound:
-            return RequestTrace(
-                trace_id, span_id, request_id, None, _RANDOM_SAMPLED, True, True, None, None, None, self._reason
-            )
-        return RequestTrace(trace_id, span_id, request_id, None, RANDOM, False, True, None, None, None, self._reason)
+            return RequestTrace(trace_id, span_id, request_id, None, _RANDOM_SAMPLED, True, True, self._reason)
+        return RequestTrace(trace_id, span_id, request_id, None, RANDOM, False, True, self._reason)
 
     def begin_from(
         self,
@@ -179,9 +177,7 @@ class Tracer:
         flags |= sampled
         tracestate = parse_tracestate(tracestates) if tracestates else None
         reason = "parent" if self._sampler.parent_based else self._reason
-        return RequestTrace(
-            trace_id, span_id, request_id, parent.span_id, flags, sampled, True, tracestate, None, None, reason
-        )
+        return RequestTrace(trace_id, span_id, request_id, parent.span_id, flags, sampled, True, reason, tracestate)
 
     def _restart(self, now_ns: int, parent: RemoteParent) -> RequestTrace:
         trace = self.begin(now_ns, None, None, trusted=False)

@@ -1,7 +1,5 @@
 """One attempt to have an origin answer: its address, its phases' times, how it ended. Values only."""
 
-import time
-
 from edgeproxy.proxy.errors import ProxyError
 
 
@@ -30,7 +28,7 @@ class Attempt:
         self.span_id = span_id
         self.started = started
         self.ended: float | None = None
-        """The monotonic time at which it was over."""
+        """The monotonic time at which it was over; None: it is not."""
         self.address = ""
         self.scheme = "http"
         self.reused = False
@@ -42,7 +40,3 @@ class Attempt:
         self.transfer_s: float | None = None
         self.status = 0
         self.error: ProxyError | None = None
-
-    def duration_s(self) -> float:
-        """How long it took, or has taken so far, waiting for a free connection included."""
-        return (time.monotonic() if self.ended is None else self.ended) - self.started
