@@ -9,12 +9,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from edgeproxy.config.errors import HIDDEN
 from edgeproxy.config.model import Config
 from edgeproxy.config.schema import keys_of
 from edgeproxy.config.toml import toml_key, toml_value
-
-HIDDEN = "(hidden)"
-"""In place of a secret."""
 
 
 def effective(config: Config) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from dotenv.parser import parse_stream
 
 from edgeproxy.config.environment import VARIABLES
-from edgeproxy.config.errors import EnvFileError, shown
+from edgeproxy.config.errors import HIDDEN, EnvFileError, shown
 
 DEFAULT_ENV_FILE = Path("conf/edgeproxy.env")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -60,9 +60,8 @@ def read_env_file(path: Path) -> dict[str, str]:
         if entry.name is None:
             continue
         variable = VARIABLES.get(entry.name)
-        reason = variable.problem(entry.value) if variable else None
-        if reason is not None:
-            wrong = f"{entry.name} = {shown(entry.value)}: {reason}"
+        if variable is not None and (reason := variable.problem(entry.value)) is not None:
+            wrong = f"{entry.name} = {variable.shown(entry.value)}: {reason}"
             raise EnvFileError("env_file_value", path, wrong, line=entry.line)
         values[entry.name] = entry.value
     return values
@@ -114,11 +113,17 @@ def _parse(path: Path, text: str) -> Iterator[_Entry]:
         found = _ASSIGNMENT.match(content)
         if binding.error or found is None or binding.value is None or "\0" in content:
             expected = "expected NAME=value, with quotes closed, or a comment that begins with #"
-            raise EnvFileError("env_file_syntax", path, f"{shown(content)}: {expected}", line=line)
+            raise EnvFileError("env_file_syntax", path, f"{_shown(content)}: {expected}", line=line)
         if content.endswith("\\") and content[found.end()] not in "\"'":
             expected = "expected the value on one line: systemd would join the next one to it"
-            raise EnvFileError("env_file_syntax", path, f"{shown(content)}: {expected}", line=line)
+            raise EnvFileError("env_file_syntax", path, f"{_shown(content)}: {expected}", line=line)
         yield _Entry(raw, line, found["name"], binding.value)
+
+
+def _shown(content: str) -> str:
+    """A broken line as a message may have it."""
+    secret = any(variable.secret and name in content for name, variable in VARIABLES.items())
+    return HIDDEN if secret else shown(content)
 
 
 def _edited(path: Path, text: str, name: str, value: str) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from edgeproxy.config import checks
-from edgeproxy.config.errors import ConfigError, Problem, shown
+from edgeproxy.config.errors import HIDDEN, ConfigError, Problem, shown
 from edgeproxy.config.from_text import NUMBER, SWITCH_WORDS, UnusableError, reader_of, switch
 from edgeproxy.config.from_text import expected as expected_of
 from edgeproxy.config.model import Config
@@ -42,6 +42,12 @@ class Variable(Struct, frozen=True, kw_only=True):
     """What the text means; ValueError if nothing, which may say more about it."""
     switches: bool = False
     """Whether it takes effect while the node runs, as soon as it stands in the environment file."""
+    secret: bool = False
+    """Whether its value is not for every eye."""
+
+    def shown(self, text: str) -> str:
+        """The text as a message may have it."""
+        return HIDDEN if self.secret else shown(text)
 
     def problem(self, text: str) -> str | None:
         """What is wrong with this text as its value."""
@@ -290,6 +296,7 @@ VARIABLES = {
                 sentence=f"Wins over {f'OTEL_EXPORTER_OTLP_{name}' if signal else f'`tracing.otlp.{key}`'}.",
                 expected=expected,
                 read=read,
+                secret=key == "headers",
             )
             for name, key, expected, read in _OTLP
             for signal in ("", "TRACES_")
@@ -393,5 +400,5 @@ def _values(environ: Mapping[str, str], *, switches: bool) -> tuple[dict[str, An
         if reason is None:
             values[name] = variable.read(text.strip())
         else:
-            problems.append(Problem("environment", "environment", name, shown(text), reason))
+            problems.append(Problem("environment", "environment", name, variable.shown(text), reason))
     return values, problems

@@ -11,8 +11,10 @@ from typing import Literal
 
 from edgeproxy.config.toml import toml_value
 
+HIDDEN = "(hidden)"
+"""In place of a secret."""
 _SHOWN_CHARACTERS = 100
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"]*@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s\"]*@")
 
 type ProblemCode = Literal["unreadable", "syntax", "unknown_key", "missing", "value", "environment"]
 

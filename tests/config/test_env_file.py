@@ -92,6 +92,18 @@ BROKEN = {
         'OTEL_TRACES_SAMPLER_ARG = "2": expected a number, 0 to 1',
         "env_file_value",
     ),
+    "a secret with a quote left open": (
+        'OTEL_EXPORTER_OTLP_HEADERS="authorization=mine\n',
+        1,
+        f"(hidden): {SYNTAX}",
+        "env_file_syntax",
+    ),
+    "a secret with a line end": (
+        "OTEL_EXPORTER_OTLP_HEADERS=authorization=mine%0A\n",
+        1,
+        'OTEL_EXPORTER_OTLP_HEADERS = (hidden): expected "name=value,name=value", with "%" and "," percent-encoded',
+        "env_file_value",
+    ),
 }
 
 

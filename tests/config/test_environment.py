@@ -387,6 +387,9 @@ MALFORMED = {
     "an endpoint with a line break": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/a\nb"),
     "an endpoint beyond ASCII": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/\u00fc"),
     "an endpoint with a password": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:secret@c:4318"),
+    "an endpoint with a password that has an @": ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:top@secret@c:4318"),
+    "headers with a line end": ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret%0D%0A"),
+    "headers of the traces' own with half a percent code": ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=secret%4"),
 }
 
 
