@@ -20,7 +20,7 @@ from edgeproxy.config import Tracing
 from edgeproxy.doctor.findings import Finding, Verdict
 from edgeproxy.export.batch import Refused, Unavailable
 from edgeproxy.export.grpc import GrpcMissing, OtlpGrpc
-from edgeproxy.export.http import traces_url
+from edgeproxy.export.http import endpoint
 from edgeproxy.export.otlp import Frame
 
 SOON_DAYS = 14
@@ -29,8 +29,6 @@ _DAY_S = 86_400
 _BODY_BYTES = 1024 * 1024
 _PORTS = {"http": 80, "https": 443}
 _GRPC_PORT = 4317
-DEFAULT_ENDPOINT = "http://localhost:4318"
-"""OpenTelemetry's, which the exporter uses where none is set."""
 
 
 class Answer(NamedTuple):
@@ -95,14 +93,6 @@ def check_backend(tracing: Tracing, exports_to: tuple[str, ...]) -> list[Finding
         found = f"{url} takes connections, but gives no answer: {_said(error)}"
         return [*findings, _backend(Verdict.FAIL, found, advice, figures)]
     return [*findings, judge_answer(answer, url)]
-
-
-def endpoint(tracing: Tracing) -> str:
-    """Where the exporter sends spans to."""
-    otlp, base = tracing.otlp, tracing.otlp_endpoint or DEFAULT_ENDPOINT
-    if otlp.protocol == "grpc":
-        return otlp.traces_endpoint or base
-    return traces_url(base, otlp.traces_endpoint)
 
 
 def _context(tracing: Tracing) -> ssl.SSLContext:

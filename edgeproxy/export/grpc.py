@@ -14,6 +14,8 @@ from edgeproxy.export.http import rejected_spans
 from edgeproxy.export.otlp import Frame
 
 _METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_OPTIONS = (("grpc.enable_http_proxy", 0),)
+"""As over HTTP: proxies of the environment are not used."""
 _LATER = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"})
 
 
@@ -37,15 +39,16 @@ class OtlpGrpc:
         self._timeout_s = settings.timeout
         self._metadata = [(name.lower(), value) for name, value in settings.headers.items()]
         parts = urlsplit(url)
-        target = f"{parts.hostname}:{parts.port or 4317}"
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        target = f"{host}:{parts.port or 4317}"
         compression = grpc.Compression.Gzip if settings.compression == "gzip" else grpc.Compression.NoCompression
         if parts.scheme == "https":
             read = [Path(name).read_bytes() if name else None for name in (settings.ca_file, settings.cert_file)]
             key = Path(settings.key_file or settings.cert_file).read_bytes() if settings.cert_file else None
             credentials = grpc.ssl_channel_credentials(read[0], key, read[1])
-            self._channel: Any = grpc.secure_channel(target, credentials, compression=compression)
+            self._channel: Any = grpc.secure_channel(target, credentials, _OPTIONS, compression)
         else:
-            self._channel = grpc.insecure_channel(target, compression=compression)
+            self._channel = grpc.insecure_channel(target, _OPTIONS, compression)
         self._export = self._channel.unary_unary(_METHOD)
 
     def send(self, payloads: list[bytes], spans: int, timeout_s: float) -> int:

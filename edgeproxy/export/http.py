@@ -15,7 +15,7 @@ import time
 from urllib.parse import urlsplit
 
 import edgeproxy
-from edgeproxy.config import Otlp
+from edgeproxy.config import Otlp, Tracing
 from edgeproxy.export.batch import Refused, Unavailable
 from edgeproxy.export.otlp import Frame
 
@@ -28,6 +28,14 @@ _MAX_ANSWER_BYTES = 65536
 def traces_url(endpoint: str, traces_endpoint: str) -> str:
     """Where traces are posted: the traces' own endpoint as it is, or the path below the one for all signals."""
     return traces_endpoint or endpoint.rstrip("/") + TRACES_PATH
+
+
+def endpoint(tracing: Tracing) -> str:
+    """Where the exporter `otlp` sends spans to; OpenTelemetry's defaults where nothing is said."""
+    otlp = tracing.otlp
+    if otlp.protocol == "grpc":
+        return otlp.traces_endpoint or tracing.otlp_endpoint or "http://localhost:4317"
+    return traces_url(tracing.otlp_endpoint or "http://localhost:4318", otlp.traces_endpoint)
 
 
 class OtlpHttp:
@@ -81,7 +89,8 @@ class OtlpHttp:
         """One request on the connection, which is closed unless all went well."""
         connection, self._connection = self._connection or self._connect(deadline), None
         # A time limit for each read would not hold against a peer that sends a byte now and then.
-        watch = threading.Timer(max(0.001, deadline - time.monotonic()), _cut, (connection,))
+        # The socket itself: a connection that the collector is going to close has let go of it by the time it is read.
+        watch = threading.Timer(max(0.001, deadline - time.monotonic()), _cut, (connection.sock,))
         watch.daemon = True
         watch.start()
         try:
@@ -115,10 +124,10 @@ class OtlpHttp:
             self._connection = None
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
-    with contextlib.suppress(OSError, AttributeError):
+def _cut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
         # Past TLS, which would wait for the peer's goodbye.
-        socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _words(error: Exception) -> str:

@@ -15,8 +15,9 @@ import pytest
 import trustme
 
 from edgeproxy.config import Tracing
-from edgeproxy.doctor.backend import check_backend, endpoint
+from edgeproxy.doctor.backend import check_backend
 from edgeproxy.doctor.findings import Finding, Verdict
+from edgeproxy.export.http import endpoint
 from tests.support import OtlpReceiver
 from tests.support.ports import free_port
 
@@ -218,6 +219,7 @@ def test_without_a_collector_there_is_nothing_to_ask() -> None:
         ({"otlp_endpoint": "http://a:4318/otlp/"}, "http://a:4318/otlp/v1/traces"),
         ({"otlp_endpoint": "http://a:4318", "otlp": {"traces_endpoint": "http://b/x"}}, "http://b/x"),
         ({"otlp_endpoint": "http://a:4317", "otlp": {"protocol": "grpc"}}, "http://a:4317"),
+        ({"otlp": {"protocol": "grpc"}}, "http://localhost:4317"),
         ({}, "http://localhost:4318/v1/traces"),
     ],
 )

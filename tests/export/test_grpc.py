@@ -26,8 +26,11 @@ def test_without_it_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPat
         OtlpGrpc("http://127.0.0.1:4317", Otlp(), FRAME)
 
 
-def test_spans_arrive_and_answers_mean_what_otlp_says() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_spans_arrive_past_proxies_and_answers_mean_what_otlp_says(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     grpc = pytest.importorskip("grpc")
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     received: list[tuple[ExportTraceServiceRequest, dict[str, Any]]] = []
     answers: list[Any] = [ExportTraceServiceResponse()]
 
@@ -41,9 +44,9 @@ def test_spans_arrive_and_answers_mean_what_otlp_says() -> None:
     handlers = {"Export": grpc.unary_unary_rpc_method_handler(export)}
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"{host}:0")
     server.start()
-    sink = OtlpGrpc(f"http://127.0.0.1:{port}", Otlp(headers={"X-Tenant": "me"}, compression="gzip"), FRAME)
+    sink = OtlpGrpc(f"http://{host}:{port}", Otlp(headers={"X-Tenant": "me"}, compression="gzip"), FRAME)
     assert sink.send([SPANS], 1, 10.0) == 0
     request, metadata = received[0]
     assert request.resource_spans[0].scope_spans[0].spans[0].name == "GET"
