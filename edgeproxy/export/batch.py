@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Sized
 from typing import Protocol
 
 import structlog
@@ -19,6 +20,10 @@ from edgeproxy.export.counts import Counter, Word
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 """Before the second attempt at a batch, and before any; each is twice the one before, half of it by chance."""
+BATCH_BYTES = 3 * 1024 * 1024
+"""Payloads of one batch, unless one alone is more: OTLP's receivers take 4 MiB by gRPC, and no more."""
+QUEUE_BYTES = 32 * 1024 * 1024
+"""Payloads that may wait, however few spans they are: long urls must not become much memory."""
 LONGEST_RETRY_AFTER_S = 60.0
 """A collector that asks for more quiet than this is asked again after this."""
 
@@ -37,7 +42,7 @@ class Refused(Exception):
     """It will not be taken, however often it is sent."""
 
 
-class Sink[Payload](Protocol):
+class Sink[Payload: Sized](Protocol):
     """Where batches go."""
 
     def send(self, payloads: list[Payload], spans: int, timeout_s: float) -> int:
@@ -47,7 +52,7 @@ class Sink[Payload](Protocol):
         """Let go of everything."""
 
 
-class BatchQueue[Payload]:
+class BatchQueue[Payload: Sized]:
     """One exporter's queue and thread."""
 
     def __init__(self, name: str, sink: Sink[Payload], settings: Batch, counter: Counter) -> None:
@@ -60,6 +65,7 @@ class BatchQueue[Payload]:
         self._items: deque[tuple[Payload, int, float]] = deque()
         self._waiting = 0
         """Spans in `_items`."""
+        self._waiting_bytes = 0
         self._sending = 0
         """Spans of the batch under way."""
         self._lock = threading.Lock()
@@ -69,7 +75,6 @@ class BatchQueue[Payload]:
         self._closed = False
         self._failing_since: float | None = None
         self._not_before = 0.0
-        counter.activate(True)
         self._thread = threading.Thread(target=self._run, name=f"export-{name}", daemon=True)
         self._thread.start()
 
@@ -77,19 +82,27 @@ class BatchQueue[Payload]:
         """Queue a payload that stands for so many spans; False, with them counted as dropped, where there is no room,
         not even by `patience_until` on the monotonic clock.
         """
+        size = len(payload)
         with self._changed:
-            while not self._closed and self._waiting and self._waiting + spans > self._settings.queue_size:
+            while not self._closed and not self._has_room(spans, size):
                 left = patience_until - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     break
-            if self._closed or (self._waiting and self._waiting + spans > self._settings.queue_size):
+            if self._closed or not self._has_room(spans, size):
                 self._counter.add(Word.DROPPED, spans)
                 return False
             self._items.append((payload, spans, time.monotonic()))
             before, self._waiting = self._waiting, self._waiting + spans
+            self._waiting_bytes += size
             if not before or before < self._batch_size <= self._waiting:
                 self._changed.notify_all()
             return True
+
+    def _has_room(self, spans: int, size: int) -> bool:
+        """Whether so much more may wait; something always may where nothing does."""
+        return not self._waiting or (
+            self._waiting + spans <= self._settings.queue_size and self._waiting_bytes + size <= QUEUE_BYTES
+        )
 
     def flush(self, timeout_s: float) -> bool:
         """Send what waits now, without waiting for batches to fill; True once it is all settled. A sink that is not
@@ -115,10 +128,13 @@ class BatchQueue[Payload]:
             self._closed = True
             self._counter.add(Word.DROPPED, self._waiting)
             self._counter.add(Word.FAILED, self._sending)
-            self._waiting = self._sending = 0
+            self._waiting = self._sending = self._waiting_bytes = 0
             self._items.clear()
-            self._counter.activate(False)
             self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> None:
+        """After `close`, wait until the sink is closed, too."""
+        self._thread.join(max(0.0, timeout_s))
 
     # On the thread.
 
@@ -156,12 +172,17 @@ class BatchQueue[Payload]:
             if self._closed:
                 return None
             batch: list[tuple[Payload, int, float]] = []
-            size = 0
-            while self._items and (not batch or size + self._items[0][1] <= self._batch_size):
+            spans = size = 0
+            while self._items:
+                payload, more, _ = self._items[0]
+                if batch and (spans + more > self._batch_size or size + len(payload) > BATCH_BYTES):
+                    break
                 batch.append(self._items.popleft())
-                size += batch[-1][1]
-            self._waiting -= size
-            self._sending = size
+                spans += more
+                size += len(payload)
+            self._waiting -= spans
+            self._waiting_bytes -= size
+            self._sending = spans
             self._changed.notify_all()
             return batch
 

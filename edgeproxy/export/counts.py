@@ -9,6 +9,7 @@ import contextlib
 import mmap
 import os
 import threading
+from collections.abc import Collection
 from enum import IntEnum
 from pathlib import Path
 
@@ -63,10 +64,6 @@ class Counter:
         with self._lock:
             self._words[word] += spans
 
-    def activate(self, active: bool) -> None:
-        """Say whether it is in use."""
-        self._words[Word.ACTIVE] = int(active)
-
 
 class CountsFile:
     """The file, as the scribe has it."""
@@ -90,6 +87,11 @@ class CountsFile:
 
     def _of(self, index: int) -> memoryview:
         return self._words[_WORDS * (index + 1) : _WORDS * (index + 2)]
+
+    def activate(self, names: Collection[str]) -> None:
+        """Say which exporters are in use."""
+        for index, name in enumerate(EXPORTERS):
+            self._of(index)[Word.ACTIVE] = int(name in names)
 
     def counter(self, name: str) -> Counter:
         """The numbers of an exporter."""

@@ -28,6 +28,7 @@ INBOX_BYTES = 32 * 1024 * 1024
 """Lines that may wait to become spans."""
 PATIENCE_S = 2.0
 """How long a line waits for room in a queue at most, from when it was taken."""
+CLOSE_PATIENCE_S = 2.0
 _TRACE_ID = b'"trace_id":"'
 
 _log = structlog.get_logger()
@@ -116,8 +117,9 @@ class Exporters:
             thread.join()
         return all(flushed)
 
-    def close(self) -> None:
-        """Stop; what still waits is dropped."""
+    def close(self, patience_s: float = CLOSE_PATIENCE_S) -> None:
+        """Stop; what still waits is dropped. Files are closed within that time, or later, or not at all."""
+        by = time.monotonic() + patience_s
         with self._changed:
             self._closed = True
             self._count(Word.DROPPED, sum(sum(taken.counts) for taken in self._inbox))
@@ -126,7 +128,9 @@ class Exporters:
         # Closed queues take nothing: the thread, if it waits for room in one, counts what it has as dropped, and ends.
         for one in self._exporters:
             one.queue.close()
-        self._thread.join(1.0)
+        self._thread.join(patience_s)
+        for one in self._exporters:
+            one.queue.join(by - time.monotonic())
 
     # On the thread.
 
@@ -212,17 +216,16 @@ def _opened(name: str, config: Config, counts: CountsFile, resource: dict[str, A
     per_second = 0
     match name:
         case "otlp":
-            from edgeproxy.export.http import OtlpHttp, traces_url  # noqa: PLC0415  not without a collector
+            from edgeproxy.export.http import OtlpHttp, endpoint  # noqa: PLC0415  not without a collector
 
             frame = Frame(resource, "edgeproxy", edgeproxy.__version__)
             encoder = Encoder()
-            endpoint = tracing.otlp_endpoint or "http://localhost:4318"  # OpenTelemetry's default
             if tracing.otlp.protocol == "grpc":
                 from edgeproxy.export.grpc import OtlpGrpc  # noqa: PLC0415  an extra
 
-                sink = OtlpGrpc(tracing.otlp.traces_endpoint or endpoint, tracing.otlp, frame)
+                sink = OtlpGrpc(endpoint(tracing), tracing.otlp, frame)
             else:
-                sink = OtlpHttp(traces_url(endpoint, tracing.otlp.traces_endpoint), tracing.otlp, frame)
+                sink = OtlpHttp(endpoint(tracing), tracing.otlp, frame)
             payload = lambda _line, spans: encoder.spans(spans)  # noqa: E731
         case "console":
             from edgeproxy.export.console import Console  # noqa: PLC0415  the SDK is slow to import
@@ -230,7 +233,7 @@ def _opened(name: str, config: Config, counts: CountsFile, resource: dict[str, A
             sink = Console(resource, edgeproxy.__version__)
             payload = lambda _line, spans: spans  # noqa: E731
         case _:
-            from edgeproxy.export.traces import TraceStoreSink  # noqa: PLC0415  LMDB, with it alone
+            from edgeproxy.export.trace_sink import TraceStoreSink  # noqa: PLC0415  LMDB, with it alone
 
             sink = TraceStoreSink(store_folder, tracing.store.size_bytes)
             payload = stored_payload

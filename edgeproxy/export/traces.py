@@ -1,18 +1,12 @@
-"""The exporter `embedded`: the records of the latest traces in an LMDB file of this host, bounded in bytes.
+"""The traces that this host keeps: the records of the latest ones in an LMDB file, bounded in bytes.
 
 Keeps lines as they are in the access log, by number and by trace id; what spans they come to is worked out by whoever
-reads. One process writes (the scribe), any may read meanwhile. It is a convenience: whatever is wrong with it, it is
-set aside with a word, and a new one begun.
-
-FOLDER/data.mdb, lock.mdb   LMDB's
-FOLDER/in-use               there while it is written to: the system's boot that this happens in
-FOLDER.set-aside            the last one that could not be used
+reads. One process writes (`trace_sink`), any may read meanwhile. Run as a program it reads a store through, for those
+who doubt it.
 """
 
 import contextlib
-import shutil
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,22 +14,18 @@ from pathlib import Path
 from typing import Self
 
 import lmdb
-import structlog
-
-from edgeproxy.export.batch import Refused
 
 PREPARED_BYTES = 16
 """A payload begins with so many bytes of trace id; the line follows."""
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _KEY = struct.Struct(">Q")
 _OVERHEAD_BYTES = 160
 """What a line takes up beside itself: its key, its place in the index, what is free in its pages."""
 _FILL = 0.7
 """How much of the file is filled: LMDB writes changes to free pages before the old ones become free."""
-_CHECK_TIMEOUT_S = 10.0
+_READ_MAP_BYTES = 1 << 30
+"""What a reader maps at least: the file may grow while it reads."""
 _TABLES = (b"lines", b"ids")
 
-_log = structlog.get_logger()
 _lock = threading.Lock()
 _written_here: dict[Path, lmdb.Environment] = {}
 """Stores that this process writes."""
@@ -73,7 +63,7 @@ class TraceStore:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             env = lmdb.open(
                 str(folder),
-                map_size=size_bytes or (folder / "data.mdb").stat().st_size or 1 << 30,
+                map_size=size_bytes or max((folder / "data.mdb").stat().st_size, _READ_MAP_BYTES),
                 readonly=readonly,
                 create=not readonly,
                 mode=0o600,
@@ -141,29 +131,37 @@ class TraceStore:
         """Keep these, letting the oldest go. Raises lmdb.Error."""
         wanted = sum(len(payload) + _OVERHEAD_BYTES for payload in payloads)
         with self._env.begin(write=True) as txn:
-            self._make_room(txn, wanted)
+            freed = self._make_room(txn, wanted)
             with txn.cursor(self._lines) as cursor:
                 number = _KEY.unpack(cursor.key())[0] + 1 if cursor.last() else 1
             for key, payload in enumerate(payloads, number):
                 packed = _KEY.pack(key)
                 txn.put(packed, payload, db=self._lines, append=True)
                 txn.put(payload[:PREPARED_BYTES], packed, db=self._ids)
-        self._held += wanted
+        self._held += wanted - freed
 
     def halve(self) -> None:
         """Let half of what is there go. Raises lmdb.Error."""
         with self._env.begin(write=True) as txn:
-            self._make_room(txn, self._limit // 2)
+            freed = self._make_room(txn, self._limit // 2)
+        self._held -= freed
 
-    def _make_room(self, txn: lmdb.Transaction, wanted: int) -> None:
+    def forget_dead_readers(self) -> None:
+        """What a reader that was killed was looking at is kept for it until somebody looks. Raises lmdb.Error."""
+        self._env.reader_check()
+
+    def _make_room(self, txn: lmdb.Transaction, wanted: int) -> int:
+        """Delete the oldest until there is room; how many bytes that frees once it is committed."""
+        freed = 0
         if self._held + wanted <= self._limit:
-            return
+            return freed
         with txn.cursor(self._lines) as cursor:
-            while self._held + wanted > self._limit and cursor.first():
+            while self._held - freed + wanted > self._limit and cursor.first():
                 value = cursor.value()
                 txn.delete(value[:PREPARED_BYTES], cursor.key(), db=self._ids)
-                self._held -= len(value) + _OVERHEAD_BYTES
+                freed += len(value) + _OVERHEAD_BYTES
                 cursor.delete()
+        return freed
 
     def _weigh(self) -> None:
         with self._env.begin() as txn, txn.cursor(self._lines) as cursor:
@@ -187,94 +185,6 @@ class TraceStore:
         if sync:
             self._env.sync(True)
         self._env.close()
-
-
-class TraceStoreSink:
-    """The store as a place for batches: opened, or begun anew, when the first one comes."""
-
-    def __init__(self, folder: Path, size_bytes: int) -> None:
-        """Prepare; nothing is opened yet."""
-        self._folder = folder
-        self._size_bytes = size_bytes
-        self._in_use = folder / "in-use"
-        self._store: TraceStore | None = None
-
-    def send(self, payloads: list[bytes], spans: int, timeout_s: float) -> int:  # noqa: ARG002  the disk has its own time
-        """Keep records, each behind its trace id; none is ever rejected. Raises Refused."""
-        try:
-            if self._store is None:
-                self._store = self._open()
-            try:
-                self._store.add(payloads)
-            except lmdb.MapFullError:
-                self._store.halve()
-                self._store.add(payloads)
-        except (lmdb.Error, OSError, TraceStoreError) as error:
-            self._begin_anew(str(error))
-            raise Refused(f"trace store {self._folder}: {error}") from error
-        return 0
-
-    def _open(self) -> TraceStore:
-        if reason := self._problem():
-            self._begin_anew(reason)
-        try:
-            store = TraceStore.open(self._folder, readonly=False, size_bytes=self._size_bytes)
-        except TraceStoreError as error:
-            self._begin_anew(str(error))
-            store = TraceStore.open(self._folder, readonly=False, size_bytes=self._size_bytes)
-        self._in_use.write_text(_boot_id())
-        return store
-
-    def _problem(self) -> str:
-        """Say why the store that is there can't be used; empty when it can, or when there is none."""
-        data = self._folder / "data.mdb"
-        if not data.exists():
-            return ""
-        if data.stat().st_size > self._size_bytes:
-            return "it is larger than it may be by now"
-        if not self._in_use.exists():
-            return ""
-        if self._in_use.read_text(errors="replace") != _boot_id():
-            return "the system went down while it was written to"
-        return _check(self._folder)
-
-    def _begin_anew(self, reason: str) -> None:
-        if self._store is not None:
-            self._store.close()
-            self._store = None
-        aside = self._folder.with_name(f"{self._folder.name}.set-aside")
-        with contextlib.suppress(OSError):
-            shutil.rmtree(aside, ignore_errors=True)
-            self._folder.rename(aside)
-        _log.error("trace store can't be used: set aside, starting with an empty one", path=str(aside), reason=reason)
-
-    def close(self) -> None:
-        """Put it on the disk and let go."""
-        if self._store is None:
-            return
-        with contextlib.suppress(lmdb.Error, OSError):
-            self._store.close(sync=True)
-            self._in_use.unlink(missing_ok=True)
-        self._store = None
-
-
-def _check(folder: Path) -> str:
-    """Read a store whose writer was killed in a process of its own: damage enough can end the one that reads it."""
-    program = (sys.executable, "-m", "edgeproxy.export.traces", str(folder))
-    try:
-        done = subprocess.run(program, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return f"reading it took more than {_CHECK_TIMEOUT_S:.0f} s"
-    if done.returncode < 0:
-        return f"reading it ended the process that did (signal {-done.returncode})"
-    return "" if done.returncode == 0 else done.stderr.strip()[-300:] or "it can't be read"
-
-
-def _boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ spans; the log, whose lines these are, never waits for it and never fails becaus
 import contextlib
 import os
 import threading
+import time
 from pathlib import Path
 
 import structlog
@@ -40,7 +41,8 @@ class SpanWriter:
         self._epoch = -1
         self._failed = False
         self._exporters: Exporters | None = None
-        self._closing: list[threading.Thread] = []
+        self._ending: list[tuple[Exporters, threading.Thread]] = []
+        """Those that were in use before, until they have sent what they had."""
         try:
             self._counts: CountsFile | None = CountsFile(runtime_dir)
         except OSError as error:
@@ -64,15 +66,19 @@ class SpanWriter:
             self._change(settings.exporters, self._counts)
 
     def _change(self, names: tuple[str, ...], counts: CountsFile) -> None:
-        before, self._exporters = self._exporters, None
-        if before is not None:
-            # One exporter of a name at a time: the old ones are to be done with before their successors begin.
-            self._end(before, self._config.tracing.batch.flush_timeout)
+        before = self._exporters
         self._exporters, problems = open_exporters(
             names, self._config, counts, trace_store_folder(self._config, self._runtime.path)
         )
+        counts.activate(self._exporters.names)
         for problem in problems:
             _log.error("exporter can't be used", error=problem)
+        if before is not None:
+            # The log does not wait until the old ones are done with what they have.
+            ending = threading.Thread(target=self._end, args=(before,), name="export-ending", daemon=True)
+            ending.start()
+            self._ending = [(one, thread) for one, thread in self._ending if thread.is_alive()]
+            self._ending.append((before, ending))
 
     def take(self, pieces: list[memoryview]) -> None:
         """Records are leaving a ring: called by `LedgerReader.advance`, once for each."""
@@ -87,17 +93,25 @@ class SpanWriter:
 
     def flush(self, timeout_s: float) -> bool:
         """Export what there is, within that time; True when nothing is left."""
-        return self._exporters is None or self._exporters.flush(timeout_s)
+        by = time.monotonic() + timeout_s
+        flushed = self._exporters is None or self._exporters.flush(timeout_s)
+        for _, thread in self._ending:
+            thread.join(max(0.0, by - time.monotonic()))
+        return flushed and not any(thread.is_alive() for _, thread in self._ending)
 
     def close(self) -> None:
         """Let go; what is left is dropped, and counted."""
         if self._exporters is not None:
             self._exporters.close()
+        for exporters, thread in self._ending:
+            if thread.is_alive():
+                exporters.close(0.0)
+        if self._counts is not None:
+            self._counts.activate(())
         if self._control is not None:
             with contextlib.suppress(BufferError):
                 self._control.close()
 
-    @staticmethod
-    def _end(exporters: Exporters, timeout_s: float) -> None:
-        exporters.flush(min(timeout_s, 1.0))
+    def _end(self, exporters: Exporters) -> None:
+        exporters.flush(self._config.tracing.batch.flush_timeout)
         exporters.close()

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from edgeproxy.config import Batch
-from edgeproxy.export import Counts, CountsFile, read_counts
+from edgeproxy.export import Counts, CountsFile, batch, read_counts
 from edgeproxy.export.batch import BatchQueue, Refused, Unavailable
 from edgeproxy.export.counts import Word
 from tests.support import until
@@ -99,6 +99,20 @@ def test_payloads_of_several_spans_fill_batches_by_spans_and_are_never_parted(la
     assert later.queue.flush(5.0)
     assert later.sink.batches == [["a"], ["b"], ["c"]]
     later.settled(exported=9)
+
+
+def test_long_payloads_make_smaller_batches_and_fill_the_queue_earlier(
+    later: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH_BYTES", 10)
+    monkeypatch.setattr(batch, "QUEUE_BYTES", 25)
+    later.put("a" * 6, "b" * 4, "c" * 15, "d")
+    assert (later.counts.dropped, later.counts.queued) == (1, 3)
+    assert later.queue.flush(5.0)
+    assert later.sink.batches == [["a" * 6, "b" * 4], ["c" * 15]]
+    later.put("e" * 99)
+    assert later.queue.flush(5.0)
+    later.settled(exported=4, dropped=1)
 
 
 def test_a_queue_that_is_full_drops_what_comes(later: Line) -> None:

@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import lmdb
 import pytest
 
+from edgeproxy.export.batch import Unavailable
 from edgeproxy.export.exporters import stored_payload
-from edgeproxy.export.traces import TraceStore, TraceStoreError, TraceStoreSink
+from edgeproxy.export.trace_sink import TraceStoreSink
+from edgeproxy.export.traces import TraceStore, TraceStoreError
 
 MIB = 1024 * 1024
 
@@ -74,7 +78,7 @@ def test_it_survives_a_restart_and_a_kill(folder: Path) -> None:
     killed = f"""
 import os, sys
 from pathlib import Path
-from edgeproxy.export.traces import TraceStoreSink
+from edgeproxy.export.trace_sink import TraceStoreSink
 TraceStoreSink(Path({str(folder)!r}), {MIB}).send([bytes(15) + b"\\2" + {line(2)!r}], 1, 1.0)
 os.kill(os.getpid(), 9)
 """
@@ -114,3 +118,109 @@ def test_a_store_that_can_not_be_used_is_set_aside(folder: Path, damage: str) ->
 def test_where_there_is_none_is_an_error_to_readers(folder: Path) -> None:
     with pytest.raises(TraceStoreError, match="can't be opened"):
         TraceStore.open(folder)
+
+
+READER = """
+import sys
+from pathlib import Path
+from edgeproxy.export.traces import TraceStore
+store = TraceStore.open(Path(sys.argv[1]))
+with store._env.begin():
+    print("reading", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["killed", "stuck"])
+def test_a_reader_that_never_ends_costs_no_trace_that_is_kept(folder: Path, how: str) -> None:
+    sink = TraceStoreSink(folder, MIB)
+    send(sink, line(1))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen((sys.executable, "-c", READER, str(folder)), **pipes) as reader:  # type: ignore[call-overload]
+        assert reader.stdout.readline() == b"reading\n"
+        if how == "killed":
+            reader.kill()
+            reader.wait()
+        refused = 0
+        for start in range(0, 4000, 100):
+            try:
+                send(sink, *(line(number, 900) for number in range(start, start + 100)))
+            except Unavailable:
+                refused += 1
+        reader.kill()
+    assert bool(refused) is (how == "stuck")
+    send(sink, line(9))
+    store = TraceStore.open(folder)
+    assert store.recent(1) == [line(9)]
+    assert len(store.recent(10_000)) > 200
+    store.close()
+    sink.close()
+    assert not folder.with_name("traces.set-aside").exists()
+
+
+def test_a_full_disk_costs_no_trace_that_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = TraceStoreSink(folder, MIB)
+    send(sink, line(1))
+    with monkeypatch.context() as full:
+
+        def add(_self: TraceStore, _payloads: list[bytes]) -> None:
+            raise lmdb.DiskError("No space left on device")
+
+        full.setattr(TraceStore, "add", add)
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="No space left"):
+                send(sink, line(2))
+    send(sink, line(3))
+    store = TraceStore.open(folder)
+    assert store.recent(9) == [line(3), line(1)]
+    store.close()
+    sink.close()
+
+
+def test_a_store_that_is_removed_while_it_is_written_is_begun_anew(folder: Path) -> None:
+    sink = TraceStoreSink(folder, MIB)
+    send(sink, line(1))
+    for name in ("data.mdb", "lock.mdb", "in-use"):
+        (folder / name).unlink()
+    folder.rmdir()
+    send(sink, line(2))
+    store = TraceStore.open(folder)
+    assert store.recent(9) == [line(2)]
+    store.close()
+    sink.close()
+
+
+def test_the_next_writer_waits_until_the_one_before_has_closed(folder: Path) -> None:
+    before, after = TraceStoreSink(folder, MIB), TraceStoreSink(folder, MIB)
+    send(before, line(1))
+    with pytest.raises(Unavailable, match="written by another process"):
+        after.send([stored_payload(line(2), ())], 1, 0.05)
+    waiting = threading.Thread(target=after.send, args=([stored_payload(line(2), ())], 1, 20.0))
+    waiting.start()
+    before.close()
+    waiting.join()
+    store = TraceStore.open(folder)
+    assert store.recent(9) == [line(2), line(1)]
+    store.close()
+    after.close()
+    assert not folder.with_name("traces.set-aside").exists()
+
+
+def test_a_reader_sees_what_came_after_it_opened(folder: Path) -> None:
+    sink = TraceStoreSink(folder, MIB)
+    send(sink, line(1))
+    program = """
+import sys
+from pathlib import Path
+from edgeproxy.export.traces import TraceStore
+store = TraceStore.open(Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.read()
+print(len(store.recent(9999)))
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen((sys.executable, "-c", program, str(folder)), **pipes) as reader:  # type: ignore[call-overload]
+        assert reader.stdout.readline() == b"open\n"
+        send(sink, *(line(number, 900) for number in range(2, 300)))
+        assert reader.communicate()[0] == b"299\n"
+    sink.close()

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,3 +244,35 @@ def test_exporters_change_while_the_node_runs(start_node: StartNode, receiver: O
         trace_id = client.get("/").trace_id
         receiver.until_trace(trace_id)
     assert not counted(node, "embedded").active
+
+
+def test_an_exporter_that_is_not_wanted_any_more_still_sends_what_it_has(
+    start_node: StartNode, receiver: OtlpReceiver
+) -> None:
+    receiver.hold()
+    patient = {"export_timeout": 3600.0, "flush_timeout": 3600.0}
+    node = start_node(**tracing(receiver, batch=FAST | patient, otlp={"timeout": 3600.0}))
+    with node.connect() as client:
+        client.get("/")
+        waiting = made(node, 1)
+        node.env_file.write_text("OTEL_TRACES_EXPORTER=embedded\n")
+        until(lambda: any(one.name == "embedded" and one.active for one in node.status().export), "the exporter")
+        client.get("/")
+    # The log and the exporter that is wanted now go on without it.
+    settled(node, made(node, 2) - waiting, "embedded")
+    one = counted(node)
+    assert (one.active, one.queued) == (False, waiting)
+    receiver.accept()
+    assert settled(node, waiting).exported == waiting
+
+
+def test_a_store_of_traces_is_closed_when_the_node_stops(start_node: StartNode, tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    node = start_node(tracing={"exporters": "embedded", "batch": FAST, "store": {"path": str(folder)}})
+    with node.connect() as client:
+        for number in range(50):
+            client.get(f"/{number}")
+    settled(node, made(node, 50), "embedded")
+    assert (folder / "in-use").exists()
+    assert node.stop() == 0
+    assert not (folder / "in-use").exists()
