@@ -76,7 +76,7 @@ class StoryPrinter:
         if costs:
             self._costs(costs)
         self._shares(records)
-        if links := links_of(spans):
+        if links := [link for link in links_of(spans) if link[1] != story.trace_id]:
             self._heading("Other traces")
             for why, trace_id, _, _ in dict.fromkeys((why, trace_id, "", "") for why, trace_id, *_ in links):
                 self._line(

@@ -10,6 +10,7 @@ not are made from the request's, so that the same record always comes to the sam
 OpenTelemetry's stable semantic conventions; what is the edge's own begins with `edgeproxy.` (docs/tracing.md). Pure.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -25,6 +26,10 @@ _LOOKUP_ID = 0x9E3779B97F4A7C15
 _STORE_ID = 0xC2B2AE3D27D4EB4F
 """What turns a request's span id into those of its spans that nobody else knows."""
 _TRACEPARENT_PARTS = 4
+_SIGNED = re.compile(
+    r"(?<![^?&])(AWSAccessKeyId|Signature|sig|X-Goog-Signature|X-Amz-(?:Signature|Credential|Security-Token))=[^&]*"
+)
+"""Parameters that let in whoever has them: the conventions want their values left out of urls."""
 _MS_NS = 1_000_000
 
 
@@ -139,7 +144,7 @@ def _request_attributes(record: Recorded) -> Attributes:
     for name, value in (
         ("url.scheme", record.scheme),
         ("url.path", record.path),
-        ("url.query", record.query or None),
+        ("url.query", _unsigned(record.query) or None),
         ("http.route", record.route),
         ("http.response.status_code", record.status),
         ("client.address", record.client),
@@ -157,7 +162,7 @@ def _request_attributes(record: Recorded) -> Attributes:
         ("edgeproxy.cache.tier", record.cache_tier),
         ("edgeproxy.cache.age", record.cache_age),
         ("edgeproxy.cache.ttl", record.cache_ttl),
-        ("edgeproxy.cache.key", record.cache_key),
+        ("edgeproxy.cache.key", _unsigned(record.cache_key)),
         ("edgeproxy.cache.filled_by", record.filled_by),
     ):
         if value is not None:
@@ -174,6 +179,10 @@ def _request_attributes(record: Recorded) -> Attributes:
     return attributes
 
 
+def _unsigned(query: str | None) -> str | None:
+    return query if query is None or "=" not in query else _SIGNED.sub(r"\1=REDACTED", query)
+
+
 def _host_and_port(authority: str) -> tuple[str, int | None]:
     host, colon, port = authority.rpartition(":")
     if colon and port.isdecimal():
@@ -187,10 +196,11 @@ def _links(record: Recorded) -> Iterator[Link]:
         trace_id, _, span_id = record.restarted_from.partition("-")
         yield Link(trace_id, span_id, 0, {"edgeproxy.link": "restarted_from"})
     filled = "collapsed_onto" if record.cache == "COLLAPSED" else "filled_by"
+    own = {attempt.span_id for attempt in record.attempts}
     for why, traceparent in ((filled, record.filled_by), ("caused_by", record.caused_by)):
         parts = (traceparent or "").split("-")
-        # The record of the request that filled the entry itself names its own trace: that is no other one.
-        if len(parts) == _TRACEPARENT_PARTS and parts[1] != record.trace_id:
+        # The record of the request that filled the entry itself names its own attempt: that is no other one.
+        if len(parts) == _TRACEPARENT_PARTS and parts[2] not in own:
             yield Link(parts[1], parts[2], int(parts[3], 16), {"edgeproxy.link": why})
 
 
@@ -203,7 +213,7 @@ def _lookup(record: Recorded, started_ns: int, flags: int, span_id: str) -> Span
     for name, value in (
         ("edgeproxy.cache.status", record.cache),
         ("edgeproxy.cache.tier", record.cache_tier),
-        ("edgeproxy.cache.key", record.cache_key),
+        ("edgeproxy.cache.key", _unsigned(record.cache_key)),
     ):
         if value is not None:
             attributes[name] = value
@@ -233,10 +243,12 @@ def _attempt(record: Recorded, attempt: RecordedAttempt, number: int, started_ns
         "edgeproxy.origin": record.origin or "",
         "edgeproxy.origin.reused": attempt.reused,
     }
+    if record.method is not None and record.method not in _METHODS:
+        attributes["http.request.method_original"] = record.method
     if port is not None:
         attributes["server.port"] = port
     if attempt.address:
-        query = f"?{record.query}" if record.query else ""
+        query = f"?{_unsigned(record.query)}" if record.query else ""
         attributes["url.full"] = f"{attempt.scheme}://{attempt.address}{record.path or ''}{query}"
     if number:
         attributes["http.request.resend_count"] = number

@@ -147,6 +147,18 @@ def test_a_method_that_is_not_known_names_no_span_and_is_kept_as_it_came() -> No
     assert root.name == "HTTP /static/*"
     assert root.attributes["http.request.method"] == "_OTHER"
     assert root.attributes["http.request.method_original"] == "BREW"
+    _, attempt = spans_of(a_record(method="BREW", attempts=[an_attempt()]))
+    assert (attempt.name, attempt.attributes["http.request.method_original"]) == ("HTTP", "BREW")
+
+
+def test_what_signs_an_url_is_left_out() -> None:
+    query = "Signature=a&X-Amz-Signature=b&v=2&sig=c&design=d&X-Goog-Signature=e"
+    safe = "Signature=REDACTED&X-Amz-Signature=REDACTED&v=2&sig=REDACTED&design=d&X-Goog-Signature=REDACTED"
+    record = a_record(query=query, cache_key=f"http://h/?{query}", attempts=[an_attempt()], lookup_ms=0.0)
+    root, lookup, attempt = spans_of(record)
+    assert (root.attributes["url.query"], root.attributes["edgeproxy.cache.key"]) == (safe, f"http://h/?{safe}")
+    assert lookup.attributes["edgeproxy.cache.key"] == f"http://h/?{safe}"
+    assert attempt.attributes["url.full"] == f"https://origin.test:8443/static/a.css?{safe}"
 
 
 def test_without_a_route_the_span_is_named_by_its_method_alone() -> None:
@@ -223,8 +235,13 @@ def test_the_trace_that_a_stranger_brought_is_linked() -> None:
     assert links == [Link(trace_id, span_id, 0, {"edgeproxy.link": "restarted_from"})]
 
 
-def test_a_trace_is_not_linked_to_itself() -> None:
-    assert not root_of(cache="MISS", filled_by=f"00-{TRACE}-1111111111111111-01").links
+def test_what_a_request_filled_itself_is_no_link() -> None:
+    assert not root_of(cache="MISS", filled_by=f"00-{TRACE}-1111111111111111-01", attempts=[an_attempt()]).links
+
+
+def test_what_another_request_of_the_same_trace_filled_is_a_link() -> None:
+    links = root_of(cache="COLLAPSED", filled_by=f"00-{TRACE}-1111111111111111-01").links
+    assert links == [Link(TRACE, "1111111111111111", 1, {"edgeproxy.link": "collapsed_onto"})]
 
 
 def test_what_the_edge_fetches_on_its_own_account_serves_nobody() -> None:
