@@ -21,13 +21,13 @@ class Operation(msgspec.Struct, frozen=True):
     node: str
     """The address of the node that it went to; "" when none was known."""
     slot: int
-    at_ms: float
-    """When it began, milliseconds after the request's first byte."""
     us: int
     """How long it took, microseconds."""
     outcome: Outcome
     error: str = ""
     """What went wrong; "" when nothing did."""
+    at_ms: float = 0.0
+    """When it began, milliseconds after the request's first byte."""
 
 
 class Operations:

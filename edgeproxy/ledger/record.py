@@ -83,8 +83,8 @@ FIELDS = (
     Field(
         "store",
         "array",
-        "Each operation of a store that answers later (Redis): `op`, `span_id`, `node`, `slot`, `at_ms` (when it "
-        "began, after the request's first byte), `us`, `outcome` (`hit`, `miss`, `ok`, `error`), `error`.",
+        "Each operation of a store that answers later (Redis): `op`, `span_id`, `node`, `slot`, `us`, `outcome` "
+        "(`hit`, `miss`, `ok`, `error`), `error`, `at_ms` (when it began, after the request's first byte).",
     ),
     Field("origin", "string or null", "Name of the origin that was asked."),
     Field("origin_status", "number or null", "Status that the origin answered."),

@@ -75,15 +75,15 @@ def test_these_mean_never(status: int) -> None:
 @pytest.mark.parametrize(
     ("text", "least", "most"),
     [
-        ("7", 7.0, 7.0),
-        (email.utils.formatdate(time.time() + 3600, usegmt=True), 3500.0, 3600.0),
-        (email.utils.formatdate(0, usegmt=True), 0.0, 0.0),
+        (lambda: "7", 7.0, 7.0),
+        (lambda: email.utils.formatdate(time.time() + 3600, usegmt=True), 3500.0, 3600.0),
+        (lambda: email.utils.formatdate(0, usegmt=True), 0.0, 0.0),
     ],
     ids=["seconds", "a date", "a date that is over"],
 )
-def test_how_long_it_asks_for(text: str, least: float, most: float) -> None:
+def test_how_long_it_asks_for(text: Callable[[], str], least: float, most: float) -> None:
     with OtlpReceiver() as receiver:
-        receiver.refuse(503, retry_after=text)
+        receiver.refuse(503, retry_after=text())
         with pytest.raises(Unavailable) as caught:
             sink(receiver.endpoint).send([SPANS], 1, 5.0)
         assert caught.value.retry_after_s is not None
@@ -129,7 +129,13 @@ def _endless(conn: socket.socket) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("behave", [_garbage, _nothing, _trickle, _endless])
+def _endless_and_closing(conn: socket.socket) -> None:
+    conn.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    while conn.send(b"X"):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("behave", [_garbage, _nothing, _trickle, _endless, _endless_and_closing])
 def test_no_collector_keeps_a_batch_beyond_its_time(behave: Callable[[socket.socket], None]) -> None:
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:

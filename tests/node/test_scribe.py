@@ -84,10 +84,10 @@ def test_a_worker_that_ended_leaves_nothing_behind(run: Path, log: Path) -> None
 
 
 def test_being_told_to_end_it_writes_everything_first(run: Path, log: Path) -> None:
-    with scribe(run, log) as one, feeder(run, lines=20_000, stay=True) as worker:
+    with scribe(run, log) as one, feeder(run, lines=15_000, stay=True) as worker:
         worker.wait_done()
         assert one.stop() == 0
-        assert span_ids(log) == expected(0, 20_000)
+        assert span_ids(log) == expected(0, 15_000)
 
 
 @pytest.mark.parametrize("log_format", ["json", "nginx"])

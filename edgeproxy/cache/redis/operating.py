@@ -102,7 +102,7 @@ class UnderWay:
         if operations is not None:
             us = int((time.monotonic() - self._started) * 1e6)
             where = "" if node is None else node.name
-            operation = Operation(self._op, self._span_id, where, self.slot, self._at_ms, us, outcome, error)
+            operation = Operation(self._op, self._span_id, where, self.slot, us, outcome, error, self._at_ms)
             operations.ended(operation)
             if owner.trail is not None and owner.trail.has(self._trace_id):
                 owner.trail.note(operation, self._trace_id, self._name, self._key, time.time_ns() - us * 1000)

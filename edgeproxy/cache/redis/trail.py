@@ -163,7 +163,6 @@ def step_of(fields: Mapping[bytes, bytes]) -> Step:
             span_id=texts[b"span_id"],
             node=texts[b"node"],
             slot=int(texts[b"slot"]),
-            at_ms=0.0,  # the stream has the moment itself
             us=int(texts[b"us"]),
             outcome=texts[b"outcome"],  # type: ignore[arg-type]  # to be shown, whatever it is
             error=texts[b"error"],

@@ -30,7 +30,7 @@ READY = "redis: the purge rules are known"
 CACHED = "Cache-Control: max-age=600"
 NAMES = Names("edgeproxy")
 RATIO = 0.5
-OPERATION = Operation(op="MGET", span_id="b" * 16, node="127.0.0.1:7000", slot=7, at_ms=0.0, us=1200, outcome="hit")
+OPERATION = Operation(op="MGET", span_id="b" * 16, node="127.0.0.1:7000", slot=7, us=1200, outcome="hit")
 type Start = Callable[..., Node]
 
 
