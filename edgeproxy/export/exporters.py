@@ -100,22 +100,44 @@ class Exporters:
     def flush(self, timeout_s: float) -> bool:
         """Export what there is, within that time; True once it is all settled."""
         by = time.monotonic() + timeout_s
+        return self._is_emptied(by) and all(self._each(lambda queue: queue.flush(by - time.monotonic())))
+
+    def end(self, timeout_s: float) -> None:
+        """Export what there is, within that time, and stop: each exporter as soon as it can, for others wait to take
+        its place.
+        """
+        by = time.monotonic() + timeout_s
+
+        def end(queue: BatchQueue[Any]) -> bool:
+            flushed = queue.flush(by - time.monotonic())
+            queue.close()
+            return flushed
+
+        if self._is_emptied(by):
+            self._each(end)
+        self.close()
+
+    def _is_emptied(self, by: float) -> bool:
+        """Wait until every line has come to a queue; False when the time was over before."""
         with self._changed:
             while self._inbox or self._busy:
                 left = by - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     return False
-        flushed: list[bool] = []
+        return True
 
-        def flush(queue: BatchQueue[Any]) -> None:
-            flushed.append(queue.flush(by - time.monotonic()))
-
-        threads = [threading.Thread(target=flush, args=(one.queue,), daemon=True) for one in self._exporters]
+    def _each(self, act: Callable[[BatchQueue[Any]], bool]) -> list[bool]:
+        """Have that done to every queue at once."""
+        done: list[bool] = []
+        threads = [
+            threading.Thread(target=lambda queue=one.queue: done.append(act(queue)), daemon=True)
+            for one in self._exporters
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        return all(flushed)
+        return done
 
     def close(self, patience_s: float = CLOSE_PATIENCE_S) -> None:
         """Stop; what still waits is dropped. Files are closed within that time, or later, or not at all."""

@@ -78,7 +78,8 @@ class OtlpHttp:
         except ssl.SSLCertVerificationError as error:
             raise Unavailable(f"its certificate is not believed: {error.verify_message}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unavailable(_words(error)) from error
+            # Cut off for its time, a connection looks as if the collector had closed it.
+            raise Unavailable(_words(TimeoutError() if time.monotonic() >= deadline else error)) from error
         if status in _LATER:
             raise Unavailable(f"it answers {status}", _retry_after_s(headers.get("Retry-After")))
         if not 200 <= status < 300:

@@ -75,7 +75,8 @@ class SpanWriter:
             _log.error("exporter can't be used", error=problem)
         if before is not None:
             # The log does not wait until the old ones are done with what they have.
-            ending = threading.Thread(target=self._end, args=(before,), name="export-ending", daemon=True)
+            timeout_s = self._config.tracing.batch.flush_timeout
+            ending = threading.Thread(target=before.end, args=(timeout_s,), name="export-ending", daemon=True)
             ending.start()
             self._ending = [(one, thread) for one, thread in self._ending if thread.is_alive()]
             self._ending.append((before, ending))
@@ -111,7 +112,3 @@ class SpanWriter:
         if self._control is not None:
             with contextlib.suppress(BufferError):
                 self._control.close()
-
-    def _end(self, exporters: Exporters) -> None:
-        exporters.flush(self._config.tracing.batch.flush_timeout)
-        exporters.close()
