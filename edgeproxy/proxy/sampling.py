@@ -16,7 +16,7 @@ from edgeproxy.tracing.policy import Head, Tail
 from edgeproxy.tracing.rate import Rate, share
 from edgeproxy.tracing.remote import Remote, StrategyError, parse
 from edgeproxy.tracing.rules import Rule, Rules
-from edgeproxy.tracing.sampler import Sampler, SamplerKind
+from edgeproxy.tracing.sampler import SamplerKind
 
 
 class State(NamedTuple):
@@ -52,13 +52,7 @@ class Policies:
         adaptive = self._adapting(sampling)
         head = None
         if rules or remote or adaptive or cap:
-            head = Head(
-                parent_based=Sampler(kind, settings.ratio).parent_based,
-                rules=rules,
-                remote=remote,
-                adaptive=adaptive,
-                cap=cap,
-            )
+            head = Head(rules=rules, remote=remote, adaptive=adaptive, cap=cap)
         tail = None
         if sampling.errors or sampling.slow_ms:
             tail = Tail(errors=sampling.errors, slow_s=sampling.slow_ms / 1000, rate=tail_cap)

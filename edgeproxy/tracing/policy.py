@@ -10,6 +10,7 @@ from typing import Literal
 
 from edgeproxy.tracing.adaptive import Adaptive
 from edgeproxy.tracing.context import RANDOM, SAMPLED, RequestTrace
+from edgeproxy.tracing.naming import span_name
 from edgeproxy.tracing.rate import Rate
 from edgeproxy.tracing.remote import Remote
 from edgeproxy.tracing.rules import Rules
@@ -24,19 +25,17 @@ _REQUEST_TIMEOUT = 408
 class Head:
     """What decides on top of the sampler, as far as it is configured."""
 
-    __slots__ = ("_adaptive", "_cap", "_parent_based", "_remote", "_rules")
+    __slots__ = ("_adaptive", "_cap", "_remote", "_rules")
 
     def __init__(
         self,
         *,
-        parent_based: bool,
         rules: Rules | None = None,
         remote: Remote | None = None,
         adaptive: Adaptive | None = None,
         cap: Rate | None = None,
     ) -> None:
-        """Decide by those that are given; `parent_based` as the sampler is."""
-        self._parent_based = parent_based
+        """Decide by those that are given."""
         self._rules = rules
         self._remote = remote
         self._adaptive = adaptive
@@ -56,17 +55,19 @@ class Head:
         names: Mapping[bytes, bytes],
         now_s: float,
     ) -> None:
-        """Decide anew on a trace that the sampler has decided on; `route` is empty where none matches."""
+        """Decide anew on a trace that the sampler has decided on; `route` is empty where none matches.
+
+        What a parent has decided (`parent`) stays, which is not the same as having one: B3 knows decisions without
+        ids, and ids without a decision.
+        """
         sampled, reason = trace.sampled, trace.reason
-        if trace.parent_id is None or not self._parent_based:
+        if reason != "parent":
             low_half = trace.trace_id[LOW_HALF]
             bound = None if self._rules is None else self._rules.find(route, target, method, names)
             if bound is not None:
                 sampled, reason = low_half < bound, "rule"
             elif self._remote is not None:
-                operation = (
-                    f"{method.decode('latin-1')} {route.decode('latin-1')}" if route else method.decode("latin-1")
-                )
+                operation = span_name(method.decode("latin-1"), route.decode("latin-1"))
                 sampled, reason = self._remote.decide(low_half, operation, now_s)
             elif self._adaptive is not None:
                 sampled, reason = self._adaptive.decide(low_half, route, now_s)

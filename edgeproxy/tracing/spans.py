@@ -15,13 +15,12 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from edgeproxy.tracing.naming import METHODS, span_name
 from edgeproxy.tracing.recorded import Recorded, RecordedAttempt, RecordedError, RecordedOperation
 
 type Value = str | bool | int | float | tuple[str, ...]
 type Attributes = dict[str, Value]
 
-_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
-"""Those that http.request.method may name."""
 _LOOKUP_ID = 0x9E3779B97F4A7C15
 _STORE_ID = 0xC2B2AE3D27D4EB4F
 """What turns a request's span id into those of its spans that nobody else knows."""
@@ -101,7 +100,6 @@ def spans_of(record: Recorded) -> list[Span]:
 
 
 def _root(record: Recorded, started_ns: int, flags: int) -> Span:
-    method = _method(record)
     is_own = record.caused_by is not None
     attributes = _request_attributes(record)
     error = None
@@ -113,7 +111,7 @@ def _root(record: Recorded, started_ns: int, flags: int) -> Span:
         error = ""
     end_ns = started_ns + round(record.duration_ms * _MS_NS)
     return Span(
-        name=("revalidate " if is_own else "") + (f"{method} {record.route}" if record.route else method),
+        name=("revalidate " if is_own else "") + span_name(record.method, record.route),
         kind=Kind.INTERNAL if is_own else Kind.SERVER,
         trace_id=record.trace_id,
         span_id=record.span_id,
@@ -129,17 +127,12 @@ def _root(record: Recorded, started_ns: int, flags: int) -> Span:
     )
 
 
-def _method(record: Recorded) -> str:
-    """The first word of a span's name."""
-    return record.method if record.method in _METHODS else "HTTP"
-
-
 def _request_attributes(record: Recorded) -> Attributes:
     """What was asked and what came of it; what is not known is left out."""
     attributes: Attributes = {}
     if record.method is not None:
-        attributes["http.request.method"] = record.method if record.method in _METHODS else "_OTHER"
-        if record.method not in _METHODS:
+        attributes["http.request.method"] = record.method if record.method in METHODS else "_OTHER"
+        if record.method not in METHODS:
             attributes["http.request.method_original"] = record.method
     for name, value in (
         ("url.scheme", record.scheme),
@@ -234,16 +227,16 @@ def _attempt(record: Recorded, attempt: RecordedAttempt, number: int, started_ns
     start_ns = started_ns + round(attempt.at_ms * _MS_NS)
     end_ns = start_ns + round(attempt.ms * _MS_NS)
     host, port = _host_and_port(attempt.address)
-    method = _method(record)
+    method = span_name(record.method, None)
     attributes: Attributes = {
-        "http.request.method": record.method if record.method in _METHODS else "_OTHER",
+        "http.request.method": record.method if record.method in METHODS else "_OTHER",
         "server.address": host,
         "network.protocol.name": "http",
         "network.protocol.version": "1.1",
         "edgeproxy.origin": record.origin or "",
         "edgeproxy.origin.reused": attempt.reused,
     }
-    if record.method is not None and record.method not in _METHODS:
+    if record.method is not None and record.method not in METHODS:
         attributes["http.request.method_original"] = record.method
     if port is not None:
         attributes["server.port"] = port

@@ -1,16 +1,19 @@
 """What decides on a trace, in which order, and what is exported for what became of it."""
 
 import fnmatch
+import json
 from typing import Any
 
 import pytest
 
-from edgeproxy.tracing import RANDOM, SAMPLED, IdSource, RequestTrace, SamplerKind, Tracer
+from edgeproxy.tracing import RANDOM, SAMPLED, IdSource, Propagation, RequestTrace, SamplerKind, Tracer
 from edgeproxy.tracing.adaptive import Adaptive
 from edgeproxy.tracing.policy import Head, Tail
 from edgeproxy.tracing.rate import Rate
+from edgeproxy.tracing.recorded import Recorded
 from edgeproxy.tracing.remote import Remote, parse
 from edgeproxy.tracing.rules import Rule, Rules
+from edgeproxy.tracing.spans import spans_of
 
 NONE = Remote(parse('{"probabilisticSampling": {"samplingRate": 0}}'))
 YES = [b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"]
@@ -24,7 +27,6 @@ def begun(kind: str = "parentbased_always_on", parent: list[bytes] | None = None
 
 
 def decided(trace: RequestTrace, *, method: bytes = b"GET", now: float = 0.0, **parts: Any) -> tuple[bool, str, int]:
-    parts.setdefault("parent_based", True)
     head = Head(**parts)
     head.decide(trace, b"/api/*", b"/api/orders?page=1", method, {b"x-debug": b"1", b"host": b"a"}, now)
     assert trace.sampled == bool(trace.flags & SAMPLED)
@@ -84,9 +86,38 @@ def test_a_trusted_parents_decision_goes_before_all_of_them(parent: list[bytes],
     assert decided(begun(parent=parent), rules=rules, remote=NONE) == (sampled, "parent", int(sampled))
 
 
+def spoken(field: bytes, kind: str = "parentbased_always_on") -> RequestTrace:
+    tracer = Tracer(IdSource())
+    tracer.configure(True, SamplerKind.from_word(kind), 1.0)
+    return Propagation(["b3"], tracer).begin(1, [(b"b3", field)], True)
+
+
+@pytest.mark.parametrize(("decision", "sampled"), [(b"1", True), (b"d", True), (b"0", False)])
+def test_so_does_a_decision_that_came_without_ids(decision: bytes, sampled: bool) -> None:
+    rules = Rules([Rule(0.0 if sampled else 1.0)])
+    assert decided(spoken(decision), rules=rules)[:2] == (sampled, "parent")
+    assert decided(spoken(decision, "always_on"), rules=rules)[:2] == (not sampled, "rule")
+
+
+def test_a_parent_that_leaves_the_decision_to_us_is_decided_on_like_a_trace_that_begins_here() -> None:
+    left = b"a" * 32 + b"-" + b"b" * 16
+    assert decided(spoken(left), rules=Rules([Rule(0.0)])) == (False, "rule", 0)
+    assert decided(spoken(left, "parentbased_always_off"), adaptive=Adaptive(1.0)) == (True, "adaptive", SAMPLED)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [(b"GET", "GET /api/*"), (b"BREW", "HTTP /api/*"), (b"get", "HTTP /api/*")]
+)
+def test_strategies_are_by_the_name_of_the_span(method: bytes, name: str) -> None:
+    strategies = {"operation": name, "probabilisticSampling": {"samplingRate": 1}}
+    remote = Remote(parse(json.dumps({"operationSampling": {"perOperationStrategies": [strategies]}})))
+    assert decided(begun("parentbased_always_off"), method=method, remote=remote)[:2] == (True, "remote")
+    assert spans_of(Recorded(method=method.decode(), route="/api/*"))[0].name == name
+
+
 def test_it_does_not_where_the_sampler_is_not_parent_based() -> None:
     trace = begun("always_on", YES)
-    assert decided(trace, parent_based=False, rules=Rules([Rule(0.0)])) == (False, "rule", 0)
+    assert decided(trace, rules=Rules([Rule(0.0)])) == (False, "rule", 0)
 
 
 def test_one_that_is_not_trusted_decides_nothing() -> None:
