@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeproxy.cli.common import config_option, fail, find_node, plain_errors, runtime_dir_option
+from edgeproxy.cli.tail import printable
 from edgeproxy.config import env_file_path, read_env_file, set_env_value
 from edgeproxy.node import NotRunningError, RuntimeDir
 from edgeproxy.node.status import Status, TracingStatus, WorkerStatus, read_control, read_status
@@ -78,7 +79,7 @@ def status(config_path: Path | None, runtime_dir: Path | None) -> None:
     tracing = seen.tracing
     click.echo(f"tracing {_word(tracing.enabled)}, sampler {tracing.sampler}, ratio {tracing.ratio:g}")
     for line in sampling_lines(tracing):
-        click.echo(line)
+        click.echo(printable(line))
     click.echo(f"environment file {seen.env_file}")
     if seen.last_error:
         click.echo(f"last error {seen.last_error}")

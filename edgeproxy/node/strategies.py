@@ -28,6 +28,7 @@ from edgeproxy.tracing.remote import StrategyError, parse
 TIMEOUT_S = 5.0
 """How long an answer may take."""
 ANSWER_BYTES = 1024 * 1024
+_PIECE_BYTES = 65536
 LOOK_S = 0.25
 """How often the thread looks whether url or interval have changed."""
 
@@ -145,14 +146,21 @@ def fetch(url: str, etag: str = "", timeout_s: float = TIMEOUT_S) -> tuple[str, 
     # Imported by who polls, which few nodes do.
     from http.client import HTTPException  # noqa: PLC0415
     from urllib.error import HTTPError  # noqa: PLC0415
-    from urllib.request import Request, urlopen  # noqa: PLC0415
+    from urllib.request import ProxyHandler, Request, build_opener  # noqa: PLC0415
 
     headers = {"Accept": "application/json", "User-Agent": f"edgeproxy/{edgeproxy.__version__}"}
     if etag:
         headers["If-None-Match"] = etag
+    deadline = time.monotonic() + timeout_s
+    body = b""
     try:
-        with urlopen(Request(url, headers=headers), timeout=timeout_s) as response:  # noqa: S310  the url is checked
-            body = response.read(ANSWER_BYTES + 1)
+        # As for exports, proxies that the environment names are not used.
+        opener = build_opener(ProxyHandler({}))
+        with opener.open(Request(url, headers=headers), timeout=timeout_s) as response:  # noqa: S310  the url is checked
+            while len(body) <= ANSWER_BYTES and (piece := response.read1(_PIECE_BYTES)):
+                body += piece
+                if time.monotonic() > deadline:  # the socket's own timeout begins anew with each byte
+                    raise StrategyError(f"it is not done with its answer after {timeout_s:g} s")
             tag = response.headers.get("ETag", "")
     except HTTPError as error:
         if error.code == HTTPStatus.NOT_MODIFIED and etag:

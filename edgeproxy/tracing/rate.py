@@ -23,12 +23,14 @@ class Rate:
         self.most = math.floor(per_second) if per_second >= 1 else math.ceil(per_second)
         """How many there may be in one window."""
         self._window_s = 1.0 if per_second >= 1 else 1.0 / per_second if per_second > 0 else math.inf
-        self._taken: deque[float] = deque(maxlen=self.most)
+        self._taken: deque[float] = deque()
 
     def take(self, now_s: float) -> bool:
         """Whether one more may be, now; if so it counts."""
         taken = self._taken
-        if len(taken) == self.most and (not taken or now_s - taken[0] < self._window_s):
+        while taken and now_s - taken[0] >= self._window_s:
+            taken.popleft()
+        if len(taken) >= self.most:
             return False
         taken.append(now_s)
         return True
@@ -60,7 +62,8 @@ class Allowance:
 def share(per_second: float, index: int, count: int) -> float:
     """What one of `count` workers may have of a rate, so that together they never have more of it in a second.
 
-    Whole ones are dealt out by the worker's index; of fewer than one for each, each has the same fraction.
+    Whole ones are dealt out by the worker's index. Of fewer than one for each, each has the same fraction, and none
+    goes without: then it is on average that they have no more, and at one moment there may be one from each.
     """
     if per_second < count:
         return per_second / count

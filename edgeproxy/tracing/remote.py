@@ -71,6 +71,8 @@ def parse(data: bytes | str) -> Strategies:
         raise StrategyError(f"no sampling strategies: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StrategyError(f"no JSON: {error}") from None
+    except RecursionError:
+        raise StrategyError("no sampling strategies: it is nested too deeply") from None
     if strategies.operation_sampling is None:
         limits = strategies.strategy_type in ("RATE_LIMITING", 1)
         missing = strategies.rate_limiting_sampling if limits else strategies.probabilistic_sampling

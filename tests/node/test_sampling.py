@@ -120,12 +120,27 @@ def test_a_reload_that_changes_nothing_but_sampling_needs_no_other_workers(start
     assert why(node, "/file/1") == (True, "rule")
 
 
+def test_settings_that_cant_be_read_cost_no_request_and_the_next_change_mends_it(
+    start_node: Callable[..., Node],
+) -> None:
+    node = start_node()
+    epoch = node.status().tracing.epoch
+    (node.runtime_dir / f"tracing-{epoch}.json").write_bytes(b'{"enabled": ')
+    assert why(node) == (True, "ratio")  # who has read them goes on
+    node.kill_worker()
+    assert why(node) == (False, "off")
+    assert "holds no tracing settings" in events(node, "tracing_settings_unreadable")[0]["error"]
+    say(node, MAX_PER_SECOND=100)
+    assert why(node) == (True, "ratio")
+
+
 class Strategies:
     """A collector that is asked for sampling strategies."""
 
     def __init__(self) -> None:
         self.body = b'{"strategyType": "PROBABILISTIC", "probabilisticSampling": {"samplingRate": 1.0}}'
         self.status = 200
+        self.reason: str | None = None
         self.asked: list[dict[str, str]] = []
         outer = self
 
@@ -137,7 +152,7 @@ class Strategies:
                 tag = f'"{hash(outer.body)}"'
                 unchanged = outer.status == 200 and self.headers["If-None-Match"] == tag
                 body = b"" if unchanged else outer.body
-                self.send_response(304 if unchanged else outer.status)
+                self.send_response(304 if unchanged else outer.status, outer.reason)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("ETag", tag)
                 self.end_headers()
@@ -184,12 +199,14 @@ def test_remote_strategies_are_polled_and_the_last_good_ones_kept(start_node: Ca
 
         strategies.body = b"<html>"
         until(lambda: remote_error(node), "the failure to show")
-        strategies.status = 503
+        strategies.body = b'{"x": ' + b"[" * 100_000
+        until(lambda: "nested" in remote_error(node), "the next failure to show")
+        strategies.status, strategies.reason = 503, "\x1b[2JBusy"
         strategies.more()
         assert "503" in until(lambda: "503" in (error := remote_error(node)) and error, "the other failure to show")
         assert why(node) == (True, "remote")
         assert node.status().tracing.epoch == epoch
-        assert "503" in node.command("trace", "status").stdout
+        assert "503 \\x1b[2JBusy" in node.command("trace", "status").stdout
 
         os.kill(before := node.scribe_pid, signal.SIGKILL)
         until(lambda: node.scribe_pid not in (0, before), "another scribe")
@@ -203,12 +220,15 @@ def test_remote_strategies_are_polled_and_the_last_good_ones_kept(start_node: Ca
             "the failure to be said by the scribe of that start, too",
         )
 
-        strategies.body, strategies.status = rate(0.0), 200
+        strategies.body, strategies.status, strategies.reason = rate(0.0), 200, None
         until(lambda: why(node) == (False, "remote"), "the new strategies to hold")
         assert remote_error(node) == ""
         until(lambda: events(node, "strategies_recovered"), "the recovery to be said")
         said = [len(events(node, name)) for name in ("strategies_failed", "strategies_recovered")]
         assert said == [3, 1], node.stderr  # a failure once by each scribe: two before the restart, one after
+
+        strategies.body = b'{"strategyType": 1, "rateLimitingSampling": {"maxTracesPerSecond": 1e300}}'
+        until(lambda: why(node) == (True, "remote"), "a rate beyond all measure to hold")
 
         say(node)
         assert why(node) == (False, "always_off")

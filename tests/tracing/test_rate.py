@@ -40,6 +40,13 @@ def test_less_than_one_a_second_is_one_in_a_longer_time(per_second: float, count
     assert len(passed(Rate(per_second), [index / 10 for index in range(100)])) == count
 
 
+def test_what_is_over_is_not_remembered_however_large_the_bound_is() -> None:
+    for bound in (1e6, 1e300):
+        rate = Rate(bound)
+        assert all(rate.take(index / 4) for index in range(1000))
+        assert len(rate._taken) <= 4
+
+
 @given(st.integers(0, 1000), st.integers(1, 64))
 def test_the_workers_shares_are_the_whole_and_no_more(per_second: int, count: int) -> None:
     shares = [share(per_second, index, count) for index in range(count)]

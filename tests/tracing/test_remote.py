@@ -99,6 +99,15 @@ def test_methods_without_number_do_not_fill_the_memory() -> None:
     assert by_bounds.decide(HIGH, "M1 /*", 1.0) == (True, "floor")
 
 
+def test_rates_beyond_all_measure_are_no_bounds() -> None:
+    limited = remote({"strategyType": 1, "rateLimitingSampling": {"maxTracesPerSecond": 1e300}})
+    by_bounds = bounded(1e300, 1e300, 0.5)
+    for now in (0.0, 0.1):
+        assert limited.decide(HIGH, "GET /*", now) == (True, "remote")
+        assert by_bounds.decide(LOW, "GET /*", now) == (True, "remote")
+        assert by_bounds.decide(HIGH, "GET /*", now) == (True, "floor")
+
+
 def test_fields_that_are_not_known_are_passed_over() -> None:
     remote({"strategyType": "PROBABILISTIC", "probabilisticSampling": {"samplingRate": 1, "x": 1}, "y": {"z": []}})
 
@@ -119,6 +128,7 @@ REFUSED = {
     "no rate": ('{"strategyType": "RATE_LIMITING"}', "missing required field `rateLimitingSampling`"),
     "an operation without name": ('{"operationSampling": {"perOperationStrategies": [{}]}}', "`operation`"),
     "bytes that are no text": (b'"\xff"', "no "),
+    "a list in a list in a list": ('{"x": ' + "[" * 100_000, "nested too deeply"),
 }
 
 
