@@ -5,6 +5,7 @@ What it prints may come from origins and backends: nothing of it reaches the ter
 
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -47,7 +48,7 @@ def doctor(echo: str | None, watch_s: float, as_json: bool, config_path: Path | 
 
     Exits as monitoring plugins do: 0 all is well, 1 there are warnings, 2 something fails, 3 nothing could be checked.
     """
-    if echo is not None and not echo.startswith(("/", "http://", "https://")):
+    if echo is not None and not _is_echo(echo):
         raise click.BadParameter("a path that begins with a slash, or an http or https URL", param_hint="--echo")
     try:
         patient = find_patient(find_node(config_path, runtime_dir).path)
@@ -62,6 +63,15 @@ def doctor(echo: str | None, watch_s: float, as_json: bool, config_path: Path | 
     if as_json:
         click.echo(_json(findings))
     raise SystemExit(exit_code(findings))
+
+
+def _is_echo(text: str) -> bool:
+    """Whether it is a path or a URL that can stand in a request."""
+    try:
+        urlsplit(text)
+    except ValueError:
+        return False
+    return text.startswith(("/", "http://", "https://")) and text.isascii() and text.isprintable() and " " not in text
 
 
 def _show(finding: Finding, console: Console) -> None:

@@ -6,10 +6,12 @@ the request's head as text are all understood.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
-_LINE = re.compile(r"^[ \t\"']*([A-Za-z][A-Za-z0-9_-]*)[\"']?[ \t]*[:=][ \t]*(.*?)[ \t\"',]*$", re.MULTILINE)
+_LINE = re.compile(r"^[ \t\"']*([A-Za-z][A-Za-z0-9_-]*)[\"']?[ \t]*[:=](.*)$", re.MULTILINE)
+_AROUND = " \t\r\"',"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _B3 = re.compile(r"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d])(?:-[0-9a-f]{16})?)?")
 _JAEGER = re.compile(r"([0-9a-f]{1,32}):([0-9a-f]{1,16}):[0-9a-f]{1,16}:([0-9a-f]{1,2})", re.IGNORECASE)
@@ -42,8 +44,8 @@ def read_echo(body: bytes) -> Echo:
     text = body.decode("utf-8", "replace")
     try:
         fields = [*_pairs(json.loads(text))]
-    except ValueError:
-        fields = [(name, value) for name, value in _LINE.findall(text)]
+    except (ValueError, RecursionError):
+        fields = [(name, value.strip(_AROUND)) for name, value in _LINE.findall(text)]
     named = [(_name(name), value.strip()) for name, value in fields]
     contexts: list[Context] = []
     invalid: list[str] = []
@@ -56,7 +58,7 @@ def read_echo(body: bytes) -> Echo:
                     contexts.append(context)
                 elif part not in ("0", "d", "1"):  # B3 may say no more than whether
                     invalid.append(f"{name}: {part}")
-    contexts += _b3_multi(dict(named))
+    contexts += _b3_multi(named)
     return Echo(tuple(contexts), tuple(invalid), len(named))
 
 
@@ -93,10 +95,14 @@ def _context(name: str, value: str) -> Context | None:
     return None
 
 
-def _b3_multi(fields: dict[str, str]) -> list[Context]:
-    trace_id, span_id = fields.get("x-b3-traceid"), fields.get("x-b3-spanid")
-    if not trace_id or not span_id:
-        return []
-    sampled = fields.get("x-b3-sampled")
-    is_sampled = None if sampled is None else sampled in _TRUE
-    return [Context("x-b3-traceid", trace_id.lower().zfill(32), span_id.lower(), is_sampled)]
+def _b3_multi(fields: Sequence[tuple[str, str]]) -> Iterator[Context]:
+    """A context for each trace id: where there are several, the first span id and decision go with the first one."""
+    spans, decisions = _values(fields, "x-b3-spanid"), _values(fields, "x-b3-sampled")
+    for trace_id, span_id, sampled in zip_longest(_values(fields, "x-b3-traceid"), spans, decisions):
+        if trace_id and span_id:
+            is_sampled = None if sampled is None else sampled in _TRUE
+            yield Context("x-b3-traceid", trace_id.lower().zfill(32), span_id.lower(), is_sampled)
+
+
+def _values(fields: Sequence[tuple[str, str]], wanted: str) -> list[str]:
+    return [part.strip() for name, value in fields if name == wanted for part in value.split(",")]

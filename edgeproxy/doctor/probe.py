@@ -7,7 +7,7 @@ import contextlib
 import http.client
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ import msgspec
 import edgeproxy
 from edgeproxy.doctor.patient import Patient
 from edgeproxy.logging.follow import Follower
+from edgeproxy.tracing import SAMPLED, IdSource, Propagation, RequestTrace, Tracer
 from edgeproxy.tracing.recorded import Recorded, decode
 
 TIMEOUT_S = 10.0
@@ -61,25 +62,25 @@ def send_probe(patient: Patient, echo: str | None) -> Probe:
     host, target = _target(echo)
     address, port = _listener(patient.status.listen)
     await_record = _record_of(patient.log, target)
-    fields = {
-        "Host": host or f"{address}:{port}",
-        **_context(patient.config.tracing.propagators, trace_id, span_id),
-        "Cache-Control": "no-cache, no-store",
-        "User-Agent": f"edgeproxy-doctor/{edgeproxy.__version__}",
-        "Accept": "application/json, text/plain;q=0.9, */*;q=0.1",
-        "Connection": "close",
-    }
+    fields = [
+        ("Host", host or (f"[{address}]:{port}" if ":" in address else f"{address}:{port}")),
+        *_context(patient.config.tracing.propagators, trace_id, span_id),
+        ("Cache-Control", "no-cache, no-store"),
+        ("User-Agent", f"edgeproxy-doctor/{edgeproxy.__version__}"),
+        ("Accept", "application/json, text/plain;q=0.9, */*;q=0.1"),
+        ("Connection", "close"),
+    ]
     connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT_S)
     sent_at = time.time()
     try:
         with contextlib.closing(connection):
             connection.putrequest("GET" if echo else "HEAD", target, skip_host=True, skip_accept_encoding=True)
-            for name, value in fields.items():
+            for name, value in fields:
                 connection.putheader(name, value)
             connection.endheaders()
             response = connection.getresponse()
             answered_at = time.time()
-            body = response.read(BODY_BYTES)
+            body = _body(response)
     except (OSError, http.client.HTTPException) as error:
         said = str(error) or type(error).__name__
         raise ProbeError(f"the edge at {address}:{port} does not answer: {said}") from error
@@ -97,21 +98,28 @@ def send_probe(patient: Patient, echo: str | None) -> Probe:
     )
 
 
-def _context(propagators: Sequence[str], trace_id: str, span_id: str) -> dict[str, str]:
-    """A sampled context, as the edge understands it."""
-    if "tracecontext" not in propagators:
-        if {"b3", "b3multi"} & {*propagators}:
-            return {"b3": f"{trace_id}-{span_id}-1"}
-        if "jaeger" in propagators:
-            return {"uber-trace-id": f"{trace_id}:{span_id}:0:1"}
-    return {"traceparent": f"00-{trace_id}-{span_id}-01"}
+def _context(propagators: Sequence[str], trace_id: str, span_id: str) -> Iterator[tuple[str, str]]:
+    """A sampled context in every format that the edge speaks."""
+    trace = RequestTrace(trace_id, span_id, "", flags=SAMPLED, sampled=True)
+    lines = Propagation(propagators, Tracer(IdSource())).attempt_fields(trace, span_id)
+    for line in lines.decode("ascii").splitlines():
+        name, _, value = line.partition(": ")
+        yield name, value
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    """The response's body, or as much of it as came in time: it may be a stream without end."""
+    body, deadline = b"", time.monotonic() + TIMEOUT_S
+    while len(body) < BODY_BYTES and time.monotonic() < deadline and (piece := response.read1(BODY_BYTES)):
+        body += piece
+    return body
 
 
 def _target(echo: str | None) -> tuple[str, str]:
     """Host (empty: the listener's own) and target, with the parameter in it."""
     url = urlsplit(echo or "/")
     parameter = f"{PARAMETER}={secrets.token_hex(8)}"
-    return url.netloc, f"{url.path or '/'}?{url.query + '&' if url.query else ''}{parameter}"
+    return url.netloc.rpartition("@")[2], f"{url.path or '/'}?{url.query + '&' if url.query else ''}{parameter}"
 
 
 def _listener(listen: tuple[str, ...]) -> tuple[str, int]:

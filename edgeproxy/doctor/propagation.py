@@ -16,6 +16,8 @@ HOW = (
     "or look in the tracing backend whether the origin's spans hang under the edge's"
 )
 _SHOWN = 200
+_FIELDS = {"tracecontext": "traceparent", "b3": "b3", "b3multi": "x-b3-traceid", "jaeger": "uber-trace-id"}
+"""By which field a format is known."""
 
 
 def judge_origin(probe: Probe, tracing: TracingSettings, propagators: Sequence[str]) -> Finding:
@@ -32,12 +34,13 @@ def judge_origin(probe: Probe, tracing: TracingSettings, propagators: Sequence[s
         return _finding(
             Verdict.SKIPPED, f"the echo path answers {probe.status}: what the origin receives is not seen", HOW
         )
+    uncached = "choose an echo path whose responses are not stored: Cache-Control: no-store"
     if probe.record is not None and not probe.record.attempts:
-        return _finding(
-            Verdict.SKIPPED,
-            f"the edge answered by itself (cache: {probe.record.cache}), the origin saw nothing",
-            "choose an echo path whose responses are not stored: Cache-Control: no-store",
-        )
+        found = f"the edge answered by itself (cache: {probe.record.cache}), the origin saw nothing"
+        return _finding(Verdict.SKIPPED, found, uncached)
+    if "age" in probe.fields:
+        found = "the response comes out of a cache (it has an Age): what it says is another request's"
+        return _finding(Verdict.SKIPPED, found, uncached)
     echo = read_echo(probe.body)
     if not echo.fields:
         return _finding(Verdict.SKIPPED, "the echo path does not answer with the request's header fields", HOW)
@@ -69,15 +72,28 @@ def judge_origin(probe: Probe, tracing: TracingSettings, propagators: Sequence[s
             "the edge sends one: a hop between adds its own beside it; have it replace the field, or trace nothing",
             figures,
         )
-    return _same_trace(probe, tracing, echo.contexts, figures)
+    missing = [field for word, field in _FIELDS.items() if word in propagators and field not in fields]
+    same = _same_trace(probe, tracing, echo.contexts, figures)
+    if missing and same.verdict is Verdict.OK:
+        return _finding(
+            Verdict.WARN,
+            f"the origin saw {', '.join(sorted(set(fields)))}, but no {', '.join(missing)}, which the edge sends, too",
+            "a hop between edge and origin strips it: let it through, or take it out of tracing.propagators if nobody "
+            "reads it",
+            figures,
+        )
+    return same
 
 
 def _same_trace(
     probe: Probe, tracing: TracingSettings, contexts: tuple[Context, ...], figures: dict[str, Any]
 ) -> Finding:
     record = probe.record
-    is_restarted = record is not None and record.restarted_from is not None
-    trace_id = record.trace_id if record is not None else probe.trace_id
+    if record is not None:
+        trace_id, is_restarted = record.trace_id, record.restarted_from is not None
+    else:
+        trace_id = _told(probe) or probe.trace_id
+        is_restarted = trace_id != probe.trace_id
     figures["trace_id"] = trace_id
     for context in contexts:
         if context.trace_id != trace_id:
@@ -98,6 +114,9 @@ def _same_trace(
     how = "; the edge began the trace anew, as this host is not in tracing.trust" if is_restarted else ""
     parents = {context.span_id for context in contexts}
     if not tracing.enabled:
+        if is_restarted:
+            found = "tracing is off; the client's context does not come through, as this host is not in tracing.trust"
+            return _finding(Verdict.OK, found, "", figures)
         if parents == {probe.span_id}:
             return _finding(Verdict.OK, "tracing is off, and the client's context comes through as it is", "", figures)
         return _finding(
@@ -126,6 +145,12 @@ def _same_trace(
     return _finding(
         Verdict.OK, f"the origin saw exactly one context, of the right trace, under the edge's span{how}", "", figures
     )
+
+
+def _told(probe: Probe) -> str:
+    """The trace's id as the client is told it; empty where it is not."""
+    _, _, rest = probe.fields.get("traceresponse", "").partition("-")
+    return probe.fields.get("x-trace-id") or rest.partition("-")[0]
 
 
 def _finding(verdict: Verdict, found: str, advice: str = "", figures: dict[str, Any] | None = None) -> Finding:

@@ -56,6 +56,13 @@ def check_sampler(patient: Patient) -> list[Finding]:
     effective = settings(patient.tracing)
     if effective.verdict is not Verdict.OK:
         return [effective]
+    remote = patient.status.tracing.remote
+    effective = doubtful(
+        effective,
+        patient.tracing,
+        [route.match for route in patient.config.route],
+        "" if remote is None or not remote.error else f"since {remote.failing_since}: {remote.error}",
+    )
     if patient.log is None:
         return [
             effective,
@@ -106,32 +113,50 @@ def settings(tracing: TracingSettings) -> Finding:
         )
     if not tracing.enabled:
         return finding(Verdict.FAIL, "tracing is off", "switch it on: `edgeproxy trace on`")
-    if tracing.sampler == "always_off":
-        return finding(
-            Verdict.FAIL, "the sampler is always_off: no trace is sampled", "set OTEL_TRACES_SAMPLER or tracing.sampler"
-        )
     found = f"tracing is on, sampler {tracing.sampler}, ratio {tracing.ratio:g}, to {', '.join(tracing.exporters)}"
     # What else may say yes: parents, rules, a target, strategies from elsewhere.
     others = [
         *(["rules"] if any(rule.ratio for rule in tracing.sampling.rules) else []),
         *(["an adaptive target"] if tracing.sampling.adaptive_target else []),
-        *(["remote strategies"] if tracing.sampling.remote_url else []),
+        *(["remote strategies"] if tracing.strategies else []),
     ]
     if is_zero(tracing) and not others:
         parents = tracing.sampler.startswith("parentbased")
         return finding(
             Verdict.WARN if parents else Verdict.FAIL,
             f"{found}: " + ("only traces that a parent has sampled are" if parents else "no trace is sampled"),
-            "set OTEL_TRACES_SAMPLER_ARG or tracing.ratio to more than 0",
+            "set another sampler (OTEL_TRACES_SAMPLER, tracing.sampler)"
+            if tracing.sampler.endswith("always_off")
+            else "set OTEL_TRACES_SAMPLER_ARG or tracing.ratio to more than 0",
         )
     return finding(Verdict.OK, found + (f", with {' and '.join(others)}" if others else ""))
 
 
 def is_zero(tracing: TracingSettings) -> bool:
     """Whether the sampler by itself takes nothing."""
-    return tracing.sampler == "parentbased_always_off" or (
-        tracing.sampler.endswith("traceidratio") and tracing.ratio == 0
-    )
+    return tracing.sampler.endswith("always_off") or (tracing.sampler.endswith("traceidratio") and tracing.ratio == 0)
+
+
+def doubtful(effective: Finding, tracing: TracingSettings, routes: Iterable[str], remote_error: str) -> Finding:
+    """The finding about settings that do sample, or a warning where a part of them does nothing."""
+    known = {*routes} or {"/*"}
+    lost = [rule.route for rule in tracing.sampling.rules if rule.route and rule.route not in known]
+    if lost:
+        return msgspec.structs.replace(
+            effective,
+            verdict=Verdict.WARN,
+            found=f"{effective.found}; a sampling rule is for {lost[0]}, which is no route's match: it fits nothing",
+            advice=f"name one that there is: {', '.join(sorted(known)[:_SHOWN])}",
+        )
+    if remote_error:
+        kept = "the last good ones hold" if tracing.strategies else "there have been none yet, tracing.sampler decides"
+        return msgspec.structs.replace(
+            effective,
+            verdict=Verdict.WARN,
+            found=f"{effective.found}; remote strategies fail {remote_error}; {kept}",
+            advice="look at tracing.sampling.remote_url, and at what answers there",
+        )
+    return effective
 
 
 def shares(tracing: TracingSettings, seen: Iterable[Seen]) -> list[Finding]:

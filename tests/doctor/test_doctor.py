@@ -2,8 +2,10 @@
 to collectors that take spans and to ones that do not.
 """
 
+import contextlib
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -119,6 +121,35 @@ def test_a_url_asks_this_node_for_its_host(healthy: Node, site: Origin) -> None:
     (asked,) = site.seen("/by-host")
     assert asked["host"] == "shop.test"
     assert asked.target.startswith("/by-host?a=1&edgeproxy-doctor=")
+
+
+def test_it_speaks_every_format_that_is_configured(start_node: Callable[..., Node], origin: Origin) -> None:
+    node = start_node(listen={"http": "[::1]:0"}, tracing={"propagators": ["b3", "b3multi", "jaeger"], "trust": "none"})
+    origin.on("/echo", echoing())
+    found = Examined(node, "--echo", "/echo").checks["propagation"]
+    assert (found["verdict"], len(found["figures"]["seen"])) == ("ok", 3), found
+    assert "began the trace anew" in found["found"]  # so ours was understood
+    origin.on("/part", echoing(replaced(rb"x-b3-[^\n]*\n", b"")))
+    found = Examined(node, "--echo", "http://me:secret@shop.test/part").checks["propagation"]
+    assert (found["verdict"], "but no x-b3-traceid" in found["found"]) == ("warn", True), found
+    assert origin.seen("/part")[0]["host"] == "shop.test"
+
+
+def test_an_echo_without_end_is_not_waited_for(healthy: Node, site: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(talk: Conversation) -> None:
+        talk.send(b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\n\r\n" + talk.request.raw_head)
+        with contextlib.suppress(OSError):
+            while not stopped.wait(0.02):
+                talk.send(b": more\n")
+
+    stopped = threading.Event()
+    site.on("/endless", endless)
+    monkeypatch.setattr("edgeproxy.doctor.probe.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("edgeproxy.doctor.probe.RECORD_S", 0.5)
+    try:
+        assert Examined(healthy, "--echo", "/endless").checks["propagation"]["verdict"] == "ok"
+    finally:
+        stopped.set()
 
 
 TRACEPARENT = rb"traceparent: *00-([0-9a-f]{32})-([0-9a-f]{16})-0([0-9])"
@@ -243,6 +274,6 @@ def test_without_a_node_nothing_could_be_checked(tmp_path: Path) -> None:
     assert result.stderr == f"edgeproxy: nothing could be checked: no node runs on {tmp_path}\n"
 
 
-@pytest.mark.parametrize("echo", ["echo", "ftp://a/b", ""])
+@pytest.mark.parametrize("echo", ["echo", "ftp://a/b", "", "/a b", "/ä", "http://[a/"])
 def test_an_echo_that_is_neither_path_nor_url_is_refused(tmp_path: Path, echo: str) -> None:
     assert CliRunner().invoke(doctor, ["--runtime-dir", str(tmp_path), "--echo", echo]).exit_code == 2

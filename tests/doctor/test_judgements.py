@@ -1,5 +1,6 @@
 """What the doctor makes of what it sees: tables of figures and of the verdicts that they come to."""
 
+import time
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from edgeproxy.doctor.flush import Allowed, judge_flush, understood
 from edgeproxy.doctor.probe import Probe
 from edgeproxy.doctor.propagation import judge_client, judge_origin
 from edgeproxy.doctor.queue import judge_queues
-from edgeproxy.doctor.sampler import Seen, settings, shares
+from edgeproxy.doctor.sampler import Seen, doubtful, settings, shares
 from edgeproxy.doctor.surroundings import check_redis, check_resource
 from edgeproxy.export.counts import Counts
 from edgeproxy.tracing.recorded import Recorded, RecordedAttempt
@@ -58,19 +59,38 @@ def tracing(sampler: Any = "parentbased_traceidratio", ratio: float = 0.1, **cha
         (tracing(exporters=()), FAIL, "go nowhere"),
         (tracing(enabled=False), FAIL, "tracing is off"),
         (tracing("always_off"), FAIL, "always_off"),
+        (tracing("always_off", sampling=Sampling(rules=[SamplingRule(ratio=0.5)])), OK, "with rules"),
         (tracing("traceidratio", 0), FAIL, "no trace is sampled"),
         (tracing(ratio=0), WARN, "only traces that a parent has sampled"),
         (tracing("parentbased_always_off", 1), WARN, "only traces that a parent has sampled"),
         (tracing(ratio=0, sampling=Sampling(rules=[SamplingRule(ratio=0.5)])), OK, "with rules"),
         (tracing(ratio=0, sampling=Sampling(rules=[SamplingRule(ratio=0)])), WARN, "only traces"),
         (tracing(ratio=0, sampling=Sampling(adaptive_target=5)), OK, "with an adaptive target"),
-        (tracing(ratio=0, sampling=Sampling(remote_url="http://a.test/")), OK, "with remote strategies"),
+        (tracing(ratio=0, sampling=Sampling(remote_url="http://a.test/")), WARN, "only traces"),
+        (tracing(ratio=0, strategies="{}"), OK, "with remote strategies"),
     ],
 )
 def test_settings_that_sample_nothing_are_said(given: TracingSettings, verdict: Verdict, words: str) -> None:
     found = settings(given)
     assert (found.verdict, words in found.found) == (verdict, True), found
     assert bool(found.advice) is (verdict is not OK)
+
+
+@pytest.mark.parametrize(
+    ("given", "routes", "error", "verdict", "words"),
+    [
+        (tracing(), ["/*"], "", OK, "ratio 0.1"),
+        (tracing(strategies="{}"), [], "since noon: it answers 503", WARN, "answers 503; the last good ones hold"),
+        (tracing(), [], "since noon: it answers 503", WARN, "tracing.sampler decides"),
+        (tracing(sampling=Sampling(rules=[SamplingRule(route="/*", ratio=1)])), [], "", OK, "with rules"),
+        (tracing(sampling=Sampling(rules=[SamplingRule(route="/a/*", ratio=1)])), ["/b/*"], "", WARN, "is for /a/*"),
+    ],
+)
+def test_what_does_nothing_of_what_is_set_is_a_warning(
+    given: TracingSettings, routes: list[str], error: str, verdict: Verdict, words: str
+) -> None:
+    found = doubtful(settings(given), given, routes, error)
+    assert (found.verdict, words in found.found, bool(found.advice)) == (verdict, True, verdict is WARN), found
 
 
 def requests(count: int, sampled: int, route: str | None = "/*", reason: str = "ratio", **changes: Any) -> list[Seen]:
@@ -150,11 +170,14 @@ def test_echoes_of_many_kinds_are_understood(body: str) -> None:
         pytest.param(f'{{"traceparent": ["{TRACEPARENT}", "{TRACEPARENT}"]}}', 2, id="a list"),
         pytest.param(f"b3: {TRACE}-{SPAN}-1", 1, id="b3"),
         pytest.param(f"X-B3-TraceId: {TRACE}\nX-B3-SpanId: {SPAN}\nX-B3-Sampled: 1", 1, id="b3multi"),
+        pytest.param(
+            f"X-B3-TraceId: {TRACE}\nX-B3-SpanId: {SPAN}\n" * 2 + "X-B3-Sampled: 1,1", 2, id="b3multi twice"
+        ),
         pytest.param(f"uber-trace-id: {TRACE}:{SPAN}:0:1", 1, id="jaeger"),
         pytest.param("b3: 0", 0, id="b3 that says no"),
         pytest.param("host: a", 0, id="none"),
     ],
-)
+)  # fmt: skip
 def test_contexts_are_counted_in_every_format(body: str, contexts: int) -> None:
     echo = read_echo(body.encode())
     assert set(echo.contexts) <= {Context(one.field, TRACE, SPAN, sampled=True) for one in echo.contexts}
@@ -165,6 +188,13 @@ def test_what_is_no_context_and_what_is_no_echo_are_told_apart() -> None:
     assert read_echo(b"traceparent: 00-abc\n").invalid == ("traceparent: 00-abc",)
     for body in (b"", b"hello", b"\xff\x00", b"[]", b'{"a": 1}', b"<html><p>Hello</p></html>"):
         assert read_echo(body).fields == 0
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[" * 3000 + b"]" * 3000, b"a: " + b'" ' * 500_000 + b"x"])
+def test_no_body_takes_long_or_breaks_the_examination(body: bytes) -> None:
+    began = time.monotonic()
+    assert read_echo(body).contexts == ()
+    assert time.monotonic() - began < 2
 
 
 def echoed(body: str = f"traceparent: {TRACEPARENT}", *, is_echo: bool = True, **record: Any) -> Probe:
@@ -188,11 +218,29 @@ def echoed(body: str = f"traceparent: {TRACEPARENT}", *, is_echo: bool = True, *
         (echoed(restarted_from=f"{TRACE}-{SPAN}"), OK, "began the trace anew"),
         (echoed(f"traceparent: {TRACEPARENT}\nb3: {TRACE}-{SPAN}-1", seq=1), OK, "exactly one"),
         (echoed(f"traceparent: {TRACEPARENT}\nb3: {'4' * 32}-{SPAN}-1", seq=1), FAIL, "another trace"),
+        (echoed(seq=1, attempts=(RecordedAttempt(span_id=SPAN),))._replace(fields={"age": "0"}), SKIPPED, "a cache"),
+        (echoed()._replace(trace_id="1" * 32, fields={"x-trace-id": TRACE}), OK, "began the trace anew"),
+        (echoed()._replace(trace_id="1" * 32, fields={"traceresponse": TRACEPARENT}), OK, "began the trace anew"),
+        (echoed()._replace(trace_id="1" * 32), FAIL, "saw another trace"),
     ],
 )
 def test_what_the_origin_saw_is_compared_with_the_edges_record(probe: Probe, verdict: Verdict, words: str) -> None:
-    found = judge_origin(probe, tracing(), ["tracecontext", "b3"])
+    found = judge_origin(probe, tracing(), ["tracecontext"])
     assert (found.verdict, words in found.found) == (verdict, True), found
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict", "words"),
+    [
+        (f"traceparent: {TRACEPARENT}\nb3: {TRACE}-{SPAN}-1", OK, "exactly one"),
+        (f"traceparent: {TRACEPARENT}", WARN, "saw traceparent, but no b3"),
+        (f"b3: {TRACE}-{SPAN}-1", WARN, "saw b3, but no traceparent"),
+        (f"b3: {'4' * 32}-{SPAN}-1", FAIL, "another trace"),
+    ],
+)
+def test_every_format_that_the_edge_speaks_is_to_arrive(body: str, verdict: Verdict, words: str) -> None:
+    found = judge_origin(echoed(body, seq=1), tracing(), ["tracecontext", "b3", "baggage"])
+    assert (found.verdict, words in found.found, bool(found.advice)) == (verdict, True, verdict is not OK), found
 
 
 def test_without_a_propagator_nothing_is_expected() -> None:
@@ -205,6 +253,11 @@ def test_without_a_propagator_nothing_is_expected() -> None:
 def test_with_tracing_off_the_clients_context_is_expected(span_id: str, verdict: Verdict) -> None:
     probe = echoed(f"traceparent: 00-{TRACE}-{span_id}-01", sampled=False)
     assert judge_origin(probe, tracing(enabled=False), ["tracecontext"]).verdict is verdict
+
+
+def test_with_tracing_off_that_of_a_client_that_is_not_trusted_is_not() -> None:
+    probe = echoed(f"traceparent: 00-{TRACE}-{SPAN}-00", sampled=False, restarted_from=f"{'1' * 32}-{'1' * 16}")
+    assert judge_origin(probe, tracing(enabled=False), ["tracecontext"]).verdict is OK
 
 
 @pytest.mark.parametrize(
