@@ -127,11 +127,12 @@ def tell(wanted: Wanted, kept: Kept | None, kept_in: str, log: Path | None) -> S
         if trace_id := _kept_id(wanted, kept):
             lines = kept.lines(trace_id)
             # Spans wait for a while before they are kept: the latest requests of a trace are in the log alone.
-            later = [] if log is None else _at_the_end(trace_id, log)
+            later = [] if log is None else _at_the_end(trace_id if wanted.is_request else wanted.text, log)
+            _one(wanted, {trace_id, *(one.record.trace_id for one in later)})  # of others that begin so none is kept
             known = {line.rstrip() for line in lines}
-            missing = [line for line in later if line.rstrip() not in known]
+            missing = [one for one in later if one.line.rstrip() not in known]
             where = f"{kept_in}, the latest from {log}" if missing else kept_in
-            return _story("store", where, [*map(_decoded, [*lines, *missing])])
+            return _story("store", where, [*map(_decoded, lines), *missing])
         looked.append(f"{kept_in} has no trace of it")
     oldest = None
     if log is not None:
@@ -220,12 +221,13 @@ def _in_log(wanted: Wanted, path: Path) -> _Searched:
     return _Searched(found, ", ".join(places), files, problems)
 
 
-def _at_the_end(trace_id: str, path: Path) -> list[bytes]:
-    """A trace's lines among the last ones of a log; none where it can't be read."""
-    needle = f'"trace_id":"{trace_id}"'.encode()
+def _at_the_end(beginning: str, path: Path) -> list[Found]:
+    """The records of traces whose ids begin so among the last ones of a log; none where it can't be read."""
+    needle = f'"trace_id":"{beginning}'.encode()
     follower = Follower(path)
     try:
-        return [line for line in islice(follower.last(), _END_LINES) if needle in line]
+        lines = (line for line in islice(follower.last(), _END_LINES) if needle in line)
+        return [one for one in map(_decoded, lines) if one is not None]
     except OSError:
         return []
     finally:

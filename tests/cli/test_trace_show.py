@@ -240,6 +240,14 @@ def test_a_beginning_that_fits_several_kept_traces_names_them(kept: Path, log: P
     assert from_kept(log, TRACE[:10]).exit_code == 0
 
 
+def test_a_beginning_that_fits_others_that_are_not_kept_names_them_too(kept: Path, log: Path) -> None:
+    twin = TRACE[:9] + "0" * 23
+    keep(kept, line(1))
+    log.write_bytes(line(1) + line(2, trace_id=twin))
+    assert f"edgeproxy: {twin}\nedgeproxy: {TRACE}\n" in from_kept(log, TRACE[:9]).stderr
+    assert from_kept(log, TRACE[:10]).exit_code == 0
+
+
 def test_traces_that_cant_be_read_are_said_and_the_log_is_used(kept: Path, log: Path) -> None:
     keep(kept, line(1))
     (kept / "data.mdb").write_bytes(b"nonsense" * 1000)
