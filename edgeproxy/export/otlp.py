@@ -1,7 +1,7 @@
 """Spans as OTLP protobuf, by concatenation: a message is the bytes of its fields, one after the other.
 
 Why not protobuf's own classes: a batch's spans share nearly all of their attributes, so that most of a span is bytes
-that have been made before. The SDK's encoder takes 118 us a span, this one some 6 us (docs/performance.md).
+that have been made before. The SDK's encoder takes 118 us a span, this one some 10 us (docs/performance.md).
 Pure; not for threads: the memory of encoded attributes belongs to one. What it writes is checked against the decoder of
 opentelemetry-proto and against the SDK's encoder.
 
