@@ -3,6 +3,7 @@
 `supervisor`, `worker`, `scribe` and `status` are imported by those who run them, so that nobody loads too much.
 """
 
+import edgeproxy.imports  # noqa: F401  before anything imports structlog
 from edgeproxy.node.control import Control, ControlWord, Description, NodeState, TracingState
 from edgeproxy.node.errors import (
     AlreadyRunningError,

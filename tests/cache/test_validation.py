@@ -478,22 +478,23 @@ def test_age_grows_by_the_second_and_date_stays(edge: Edge, path: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "age_s"),
     [
-        ([f"Date: {date(-20)}"], 20),
-        ([f"Date: {date(-20)}", "Age: 30"], 30),
-        ([f"Date: {date(-30)}", "Age: 20"], 30),
-        ([f"Date: {date(+30)}"], 0),
+        ([-20], 20),
+        ([-20, "Age: 30"], 30),
+        ([-30, "Age: 20"], 30),
+        ([+30], 0),
         (["Date: yesterday"], 0),
         (["Age: -5"], 0),
         (["Age: 7", "Age: 3"], 7),
     ],
     ids=["date", "age-over-date", "date-over-age", "date-ahead", "date-invalid", "age-invalid", "age-twice"],
 )
-def test_the_age_that_a_response_arrives_with(edge: Edge, path: str, fields: list[str], age_s: int) -> None:
-    edge["app"].on(path, reply(b"x", "Cache-Control: max-age=3600", *fields))
+def test_the_age_that_a_response_arrives_with(edge: Edge, path: str, fields: list[str | int], age_s: int) -> None:
+    lines = [f"Date: {date(field)}" if isinstance(field, int) else field for field in fields]
+    edge["app"].on(path, reply(b"x", "Cache-Control: max-age=3600", *lines))
     filled(edge, path)
     hit = edge.get(path)
     assert len(hit.values("age")) == 1
-    assert age_s <= int(hit["age"]) < age_s + 60  # dates are of when the tests were collected
+    assert age_s <= int(hit["age"]) < age_s + 60
 
 
 def test_a_slow_origins_delay_counts_as_age(edge: Edge, path: str) -> None:
