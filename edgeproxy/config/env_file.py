@@ -17,8 +17,8 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-from edgeproxy.config.environment import VARIABLES
 from edgeproxy.config.errors import HIDDEN, EnvFileError, shown
+from edgeproxy.config.variables import VARIABLES
 
 DEFAULT_ENV_FILE = Path("conf/edgeproxy.env")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -12,10 +12,10 @@ from textwrap import wrap
 
 from msgspec import Struct
 
-from edgeproxy.config.environment import VARIABLES
 from edgeproxy.config.model import Config
 from edgeproxy.config.schema import Key, keys_of
 from edgeproxy.config.toml import toml_value
+from edgeproxy.config.variables import VARIABLES
 
 _COLUMNS = 100
 _BINARY_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))

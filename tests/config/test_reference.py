@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config import Config, ConfigError, EnvFileError, Origin, Route, RouteCache, load, read_env_file
-from edgeproxy.config.environment import VARIABLES
 from edgeproxy.config.reference import main, page, toml_reference
 from edgeproxy.config.schema import Key, keys_of
+from edgeproxy.config.variables import VARIABLES
 from edgeproxy.proxy.routing import Routes
 
 ROOT = Path(__file__).parents[2]
