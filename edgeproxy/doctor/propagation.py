@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeproxy.config import Tracing, TracingSettings
-from edgeproxy.doctor.echo import Context, read_echo
+from edgeproxy.doctor.echo import Context, Echo, read_echo
 from edgeproxy.doctor.findings import Finding, Verdict
 from edgeproxy.doctor.probe import Probe
+from edgeproxy.tracing.recorded import Recorded
 
 HOW = (
     "name a path of the origin that answers with the request's header fields, as JSON or text: --echo /path; "
@@ -22,6 +23,27 @@ _FIELDS = {"tracecontext": "traceparent", "b3": "b3", "b3multi": "x-b3-traceid",
 
 def judge_origin(probe: Probe, tracing: TracingSettings, propagators: Sequence[str]) -> Finding:
     """Whether the origin saw exactly one context, of the right trace, with the edge's span as parent."""
+    unseen = _unseen(probe, propagators)
+    if unseen is not None:
+        return unseen
+    echo = read_echo(probe.body)
+    if not echo.fields:
+        return _finding(Verdict.SKIPPED, "the echo path does not answer with the request's header fields", HOW)
+    figures: dict[str, Any] = {
+        "sent": {"trace_id": probe.trace_id, "span_id": probe.span_id},
+        "seen": [context._asdict() for context in echo.contexts],
+    }
+    spoiled = _spoiled(echo, figures)
+    if spoiled is not None:
+        return spoiled
+    same = _same_trace(probe, tracing, echo.contexts, figures)
+    if same.verdict is Verdict.OK:
+        return _incomplete(echo.contexts, propagators, figures) or same
+    return same
+
+
+def _unseen(probe: Probe, propagators: Sequence[str]) -> Finding | None:
+    """Why what the origin receives is not known, or does not matter; None where the probe's answer should tell."""
     if not {*propagators} - {"none", "baggage"}:
         return _finding(
             Verdict.WARN,
@@ -41,13 +63,11 @@ def judge_origin(probe: Probe, tracing: TracingSettings, propagators: Sequence[s
     if "age" in probe.fields:
         found = "the response comes out of a cache (it has an Age): what it says is another request's"
         return _finding(Verdict.SKIPPED, found, uncached)
-    echo = read_echo(probe.body)
-    if not echo.fields:
-        return _finding(Verdict.SKIPPED, "the echo path does not answer with the request's header fields", HOW)
-    figures: dict[str, Any] = {
-        "sent": {"trace_id": probe.trace_id, "span_id": probe.span_id},
-        "seen": [context._asdict() for context in echo.contexts],
-    }
+    return None
+
+
+def _spoiled(echo: Echo, figures: dict[str, Any]) -> Finding | None:
+    """What is wrong with the fields themselves, whatever trace they are of."""
     if echo.invalid:
         return _finding(
             Verdict.FAIL,
@@ -72,28 +92,31 @@ def judge_origin(probe: Probe, tracing: TracingSettings, propagators: Sequence[s
             "the edge sends one: a hop between adds its own beside it; have it replace the field, or trace nothing",
             figures,
         )
+    return None
+
+
+def _incomplete(contexts: tuple[Context, ...], propagators: Sequence[str], figures: dict[str, Any]) -> Finding | None:
+    """Whether a format that is sent did not arrive beside another one."""
+    fields = {context.field for context in contexts}
     missing = [field for word, field in _FIELDS.items() if word in propagators and field not in fields]
-    same = _same_trace(probe, tracing, echo.contexts, figures)
-    if missing and same.verdict is Verdict.OK:
-        return _finding(
-            Verdict.WARN,
-            f"the origin saw {', '.join(sorted(set(fields)))}, but no {', '.join(missing)}, which the edge sends, too",
-            "a hop between edge and origin strips it: let it through, or take it out of tracing.propagators if nobody "
-            "reads it",
-            figures,
-        )
-    return same
+    if not missing:
+        return None
+    return _finding(
+        Verdict.WARN,
+        f"the origin saw {', '.join(sorted(fields))}, but no {', '.join(missing)}, which the edge sends, too",
+        "a hop between edge and origin strips it: let it through, or take it out of tracing.propagators if nobody "
+        "reads it",
+        figures,
+    )
 
 
 def _same_trace(
     probe: Probe, tracing: TracingSettings, contexts: tuple[Context, ...], figures: dict[str, Any]
 ) -> Finding:
+    """Whether the contexts are of the trace that the edge continued or began, and whose span is their parent."""
     record = probe.record
-    if record is not None:
-        trace_id, is_restarted = record.trace_id, record.restarted_from is not None
-    else:
-        trace_id = _told(probe) or probe.trace_id
-        is_restarted = trace_id != probe.trace_id
+    trace_id = (_told(probe) or probe.trace_id) if record is None else record.trace_id
+    is_restarted = trace_id != probe.trace_id if record is None else record.restarted_from is not None
     figures["trace_id"] = trace_id
     for context in contexts:
         if context.trace_id != trace_id:
@@ -111,20 +134,30 @@ def _same_trace(
                 "a hop between edge and origin decides anew: have it follow its parent (parentbased)",
                 figures,
             )
-    how = "; the edge began the trace anew, as this host is not in tracing.trust" if is_restarted else ""
     parents = {context.span_id for context in contexts}
     if not tracing.enabled:
-        if is_restarted:
-            found = "tracing is off; the client's context does not come through, as this host is not in tracing.trust"
-            return _finding(Verdict.OK, found, "", figures)
-        if parents == {probe.span_id}:
-            return _finding(Verdict.OK, "tracing is off, and the client's context comes through as it is", "", figures)
-        return _finding(
-            Verdict.WARN,
-            "tracing is off, yet the origin saw another parent than the client's",
-            "a hop between edge and origin traces, too: its spans have to be exported to the same backend",
-            figures,
-        )
+        return _passed_through(probe, parents, figures, is_restarted=is_restarted)
+    how = "; the edge began the trace anew, as this host is not in tracing.trust" if is_restarted else ""
+    return _parent(record, parents, how, figures)
+
+
+def _passed_through(probe: Probe, parents: set[str], figures: dict[str, Any], *, is_restarted: bool) -> Finding:
+    """With tracing off: whether the client's context is what the origin saw."""
+    if is_restarted:
+        found = "tracing is off; the client's context does not come through, as this host is not in tracing.trust"
+        return _finding(Verdict.OK, found, "", figures)
+    if parents == {probe.span_id}:
+        return _finding(Verdict.OK, "tracing is off, and the client's context comes through as it is", "", figures)
+    return _finding(
+        Verdict.WARN,
+        "tracing is off, yet the origin saw another parent than the client's",
+        "a hop between edge and origin traces, too: its spans have to be exported to the same backend",
+        figures,
+    )
+
+
+def _parent(record: Recorded | None, parents: set[str], how: str, figures: dict[str, Any]) -> Finding:
+    """With tracing on: whether the parent that the origin saw is the span of the edge's attempt."""
     if record is None:
         return _finding(
             Verdict.OK,
