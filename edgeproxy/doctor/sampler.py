@@ -24,6 +24,7 @@ DEVIATIONS = 4.5
 """How far a share may be from the ratio, in standard deviations, before it is no chance: 1 in 100,000."""
 _SHOWN = 5
 _NO_ROUTE = "(none)"
+_LATER = "ask again when there was traffic"
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -184,14 +185,12 @@ def _share(tracing: TracingSettings, routes: dict[str, Route], by_ratio: int, sa
         "traced": traced,
         "routes": {name: {"requests": one.requests, "traced": one.traced} for name, one in routes.items()},
     }
+
+    def finding(verdict: Verdict, found: str, advice: str = "") -> Finding:
+        return Finding(check="sampled_share", verdict=verdict, found=found, advice=advice, figures=figures)
+
     if not requests:
-        return Finding(
-            check="sampled_share",
-            verdict=Verdict.SKIPPED,
-            found="no request since these settings hold",
-            advice="ask again when there was traffic",
-            figures=figures,
-        )
+        return finding(Verdict.SKIPPED, "no request since these settings hold", _LATER)
     found = f"{traced} of the last {requests} requests have their spans exported ({traced / requests:.2%})"
     ratio = tracing.ratio
     # A cap takes of those that the ratio took, and leaves it the others.
@@ -200,47 +199,38 @@ def _share(tracing: TracingSettings, routes: dict[str, Route], by_ratio: int, sa
         share = sampled_by_ratio / by_ratio
         chance = DEVIATIONS * math.sqrt(max(ratio * (1 - ratio), 1e-12) / by_ratio)
         if abs(share - ratio) > chance + 1e-9:
-            return Finding(
-                check="sampled_share",
-                verdict=Verdict.WARN,
-                found=f"of {by_ratio} traces that the ratio decided {share:.2%} are sampled, not {ratio:.2%}",
-                advice="ids that are not random at their end are decided alike: look which client makes them; "
+            return finding(
+                Verdict.WARN,
+                f"of {by_ratio} traces that the ratio decided {share:.2%} are sampled, not {ratio:.2%}",
+                "ids that are not random at their end are decided alike: look which client makes them; "
                 "`edgeproxy trace status` shows whether every worker has the settings",
-                figures=figures,
             )
     if not traced:
-        return Finding(
-            check="sampled_share",
-            verdict=Verdict.WARN,
-            found=f"{found}: no trace of anything",
-            advice="if parents decide, they say no; otherwise set a larger ratio",
-            figures=figures,
+        return finding(
+            Verdict.WARN,
+            f"{found}: no trace of anything",
+            "if parents decide, they say no; otherwise set a larger ratio",
         )
-    return Finding(check="sampled_share", verdict=Verdict.OK, found=found, figures=figures)
+    return finding(Verdict.OK, found)
 
 
 def _starving(tracing: TracingSettings, routes: dict[str, Route]) -> Finding:
     busy = {name: one for name, one in routes.items() if one.requests >= TRAFFIC}
     starving = sorted((name for name, one in busy.items() if not one.traced), key=lambda name: -busy[name].requests)
     figures = {"routes": len(routes), "busy": len(busy), "starving": starving}
+
+    def finding(verdict: Verdict, found: str, advice: str = "") -> Finding:
+        return Finding(check="starving_routes", verdict=verdict, found=found, advice=advice, figures=figures)
+
     if not busy:
-        return Finding(
-            check="starving_routes",
-            verdict=Verdict.SKIPPED,
-            found=f"no route had {TRAFFIC} requests since these settings hold",
-            advice="ask again when there was traffic",
-            figures=figures,
-        )
+        return finding(Verdict.SKIPPED, f"no route had {TRAFFIC} requests since these settings hold", _LATER)
     if not starving:
-        found = f"each of {len(busy)} routes with traffic has traces"
-        return Finding(check="starving_routes", verdict=Verdict.OK, found=found, figures=figures)
+        return finding(Verdict.OK, f"each of {len(busy)} routes with traffic has traces")
     listed = ", ".join(f"{name} ({busy[name].requests} requests)" for name in starving[:_SHOWN])
     more = f" and {len(starving) - _SHOWN} more" if len(starving) > _SHOWN else ""
-    return Finding(
-        check="starving_routes",
-        verdict=Verdict.WARN,
-        found=f"no trace of {listed}{more}",
-        advice="give them a rule with a larger ratio (tracing.sampling.rules), or an adaptive target with a floor"
+    return finding(
+        Verdict.WARN,
+        f"no trace of {listed}{more}",
+        "give them a rule with a larger ratio (tracing.sampling.rules), or an adaptive target with a floor"
         + ("" if tracing.sampling.adaptive_floor else " (tracing.sampling.adaptive_floor)"),
-        figures=figures,
     )
