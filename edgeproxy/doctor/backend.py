@@ -20,7 +20,7 @@ from edgeproxy.config import Tracing
 from edgeproxy.doctor.findings import Finding, Verdict
 from edgeproxy.export.batch import Refused, Unavailable
 from edgeproxy.export.grpc import GrpcMissing, OtlpGrpc
-from edgeproxy.export.http import endpoint
+from edgeproxy.export.http import endpoint, tls_context
 from edgeproxy.export.otlp import Frame
 
 SOON_DAYS = 14
@@ -48,29 +48,32 @@ def check_backend(tracing: Tracing, exports_to: tuple[str, ...]) -> list[Finding
             _backend(
                 Verdict.SKIPPED,
                 "spans are not sent to a collector",
-                "set tracing.otlp_endpoint, or OTEL_EXPORTER_OTLP_ENDPOINT" if "none" not in exports_to else "",
+                "set tracing.otlp_endpoint, or OTEL_EXPORTER_OTLP_ENDPOINT",
             )
         ]
     url = endpoint(tracing)
-    findings = []
-    parts = urlsplit(url)
     try:
-        context = _context(tracing) if parts.scheme == "https" else None
-    except (OSError, ssl.SSLError) as error:
+        context = tls_context(tracing.otlp) if urlsplit(url).scheme == "https" else None
+    except OSError as error:
         found = f"the certificates for the collector can't be read: {_said(error)}"
         return [_backend(Verdict.FAIL, found, "look at ca_file, cert_file and key_file in tracing.otlp")]
-    timeout_s = tracing.otlp.timeout
-    is_grpc = tracing.otlp.protocol == "grpc"
-    host, port = parts.hostname or "", parts.port or (_GRPC_PORT if is_grpc else _PORTS[parts.scheme])
-    figures: dict[str, Any] = {"endpoint": url}
+    reached = _reach(tracing, url, context)
+    if any(finding.verdict is Verdict.FAIL for finding in reached):
+        return reached
+    return [*reached, _ask_grpc(tracing, url) if tracing.otlp.protocol == "grpc" else _ask_http(tracing, url, context)]
+
+
+def _reach(tracing: Tracing, url: str, context: ssl.SSLContext | None) -> list[Finding]:
+    """Connect: what is wrong with that, or how the collector's certificate is; nothing without TLS."""
+    parts = urlsplit(url)
+    port = parts.port or (_GRPC_PORT if tracing.otlp.protocol == "grpc" else _PORTS[parts.scheme])
+    figures = {"endpoint": url}
     try:
-        ends_at = None
-        with contextlib.closing(_connect(host, port, context, timeout_s)) as sock:
-            if isinstance(sock, ssl.SSLSocket):
-                ends_at = _ends_at(sock)
+        with contextlib.closing(_connect(parts.hostname or "", port, context, tracing.otlp.timeout)) as sock:
+            ends_at = _ends_at(sock) if isinstance(sock, ssl.SSLSocket) else None
     except ssl.SSLCertVerificationError as error:
         return [_distrusted(url, error, figures)]
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:
         return [
             _backend(
                 Verdict.FAIL,
@@ -79,28 +82,21 @@ def check_backend(tracing: Tracing, exports_to: tuple[str, ...]) -> list[Finding
                 figures,
             )
         ]
-    if ends_at is not None:
-        findings.append(judge_certificate(ends_at, time.time()))
-    if is_grpc:
-        return [*findings, _ask_grpc(tracing, url)]
+    return [] if ends_at is None else [judge_certificate(ends_at, time.time())]
+
+
+def _ask_http(tracing: Tracing, url: str, context: ssl.SSLContext | None) -> Finding:
+    """Send nothing by HTTP, and judge the answer."""
     try:
         answer = _export_nothing(tracing, url, context)
-    except (OSError, ssl.SSLError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException) as error:
         advice = "is this the collector's port for OTLP over HTTP (4318; 4317 is gRPC's)?"
         # With TLS 1.3 a client learns only now that its certificate is missed, by an alert or by the end.
         if isinstance(error, ssl.SSLError) or (context is not None and isinstance(error, ConnectionError)):
             advice = "does it want a certificate of the node's (tracing.otlp.cert_file and key_file), or another one?"
         found = f"{url} takes connections, but gives no answer: {_said(error)}"
-        return [*findings, _backend(Verdict.FAIL, found, advice, figures)]
-    return [*findings, judge_answer(answer, url)]
-
-
-def _context(tracing: Tracing) -> ssl.SSLContext:
-    otlp = tracing.otlp
-    context = ssl.create_default_context(cafile=otlp.ca_file or None)
-    if otlp.cert_file:
-        context.load_cert_chain(otlp.cert_file, otlp.key_file or None)
-    return context
+        return _backend(Verdict.FAIL, found, advice, {"endpoint": url})
+    return judge_answer(answer, url)
 
 
 def _connect(host: str, port: int, context: ssl.SSLContext | None, timeout_s: float) -> socket.socket:

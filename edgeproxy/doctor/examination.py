@@ -12,7 +12,7 @@ from edgeproxy.doctor.clock import judge_clock
 from edgeproxy.doctor.findings import Finding, Verdict
 from edgeproxy.doctor.flush import check_flush
 from edgeproxy.doctor.patient import Patient
-from edgeproxy.doctor.probe import Probe, ProbeError, send_probe
+from edgeproxy.doctor.probe import ProbeError, send_probe
 from edgeproxy.doctor.propagation import judge_client, judge_origin
 from edgeproxy.doctor.queue import check_queue
 from edgeproxy.doctor.sampler import check_sampler
@@ -58,7 +58,7 @@ def examine(patient: Patient, *, echo: str | None, watch_s: float) -> Iterator[F
 def _probed(patient: Patient, echo: str | None) -> Iterator[Finding]:
     """What one request through the edge shows."""
     try:
-        probe: Probe = send_probe(patient, echo)
+        probe = send_probe(patient, echo)
     except ProbeError as error:
         yield Finding(
             check="propagation",

@@ -38,6 +38,14 @@ def endpoint(tracing: Tracing) -> str:
     return traces_url(tracing.otlp_endpoint or "http://localhost:4318", otlp.traces_endpoint)
 
 
+def tls_context(settings: Otlp) -> ssl.SSLContext:
+    """How the collector is believed, and what it is shown. Raises OSError when a certificate or key can't be used."""
+    context = ssl.create_default_context(cafile=settings.ca_file or None)
+    if settings.cert_file:
+        context.load_cert_chain(settings.cert_file, settings.key_file or None)
+    return context
+
+
 class OtlpHttp:
     """A sink for encoded spans."""
 
@@ -53,11 +61,7 @@ class OtlpHttp:
         self._headers["Content-Type"] = _PROTOBUF
         if self._gzip:
             self._headers["Content-Encoding"] = "gzip"
-        self._tls = None
-        if parts.scheme == "https":
-            self._tls = ssl.create_default_context(cafile=settings.ca_file or None)
-            if settings.cert_file:
-                self._tls.load_cert_chain(settings.cert_file, settings.key_file or None)
+        self._tls = tls_context(settings) if parts.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
 
     def send(self, payloads: list[bytes], spans: int, timeout_s: float) -> int:
