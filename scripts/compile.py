@@ -16,7 +16,7 @@ HOT = (
     "ledger/writer.py",
     *(f"tracing/{name}.py" for name in ("context", "ids", "propagation", "sampler")),
     *(f"cache/{name}.py" for name in ("conditional", "conditions", "entry", "filling", "key", "memory", "poisoning")),
-    *(f"cache/{name}.py" for name in ("ranges", "readings", "tiers")),
+    *(f"cache/{name}.py" for name in ("operations", "owed", "ranges", "readings", "tiers")),
     *(
         f"cache/redis/{name}.py"
         for name in (
@@ -35,7 +35,7 @@ HOT = (
     *(f"proxy/upstream/{name}.py" for name in ("address", "attempt", "connection", "fetch")),
 )
 """What a request passes through, and nothing else. What is decoded into is left out (`cache/stored.py`,
-`cache/operations.py`): compiled, a Struct has lost the types of its fields."""
+`cache/operation.py`): compiled, a Struct has lost the types of its fields."""
 SETUP = """
 from setuptools import setup
 from mypyc.build import mypycify

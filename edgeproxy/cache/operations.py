@@ -4,30 +4,9 @@ The store notes them, the request's record shows them. Values only.
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
-import msgspec
-
-Outcome = Literal["hit", "miss", "ok", "error"]
-
-
-class Operation(msgspec.Struct, frozen=True):
-    """One that has ended."""
-
-    op: str
-    """The command that did the work, as the store calls it: MGET, SET."""
-    span_id: str
-    """As the store was told: the traceparent on the wire is the request's trace id and this."""
-    node: str
-    """The address of the node that it went to; "" when none was known."""
-    slot: int
-    us: int
-    """How long it took, microseconds."""
-    outcome: Outcome
-    error: str = ""
-    """What went wrong; "" when nothing did."""
-    at_ms: float = 0.0
-    """When it began, milliseconds after the request's first byte."""
+from edgeproxy.cache.operation import Operation
 
 
 class Operations:

@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
-from edgeproxy.cache.operations import Operation
+from edgeproxy.cache.operation import Operation
 from edgeproxy.cache.redis import layout
 from edgeproxy.cache.redis.access import Access
 from edgeproxy.cache.redis.layout import DamagedError, Head, Names, VaryMark

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from redis.crc import key_slot
 
-from edgeproxy.cache.operations import Asker, Operation, Operations, Outcome
+from edgeproxy.cache.operation import Operation, Outcome
+from edgeproxy.cache.operations import Asker, Operations
 from edgeproxy.cache.redis.link import RedisError
 from edgeproxy.cache.redis.node import Node
 from edgeproxy.cache.redis.trail import Trail

@@ -13,7 +13,7 @@ import structlog
 from redis.crc import key_slot
 
 from edgeproxy.cache.key import url_of
-from edgeproxy.cache.operations import Operation
+from edgeproxy.cache.operation import Operation
 from edgeproxy.cache.redis.cluster import Cluster
 from edgeproxy.cache.redis.commands import Command, command
 from edgeproxy.cache.redis.layout import DamagedError, Names

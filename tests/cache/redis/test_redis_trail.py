@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.cache.operations import Operation
+from edgeproxy.cache.operation import Operation
 from edgeproxy.cache.redis.commands import Command
 from edgeproxy.cache.redis.layout import DamagedError, Names
 from edgeproxy.cache.redis.link import NoAnswerError, Reply
