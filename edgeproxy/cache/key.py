@@ -99,12 +99,13 @@ class KeyRules:
         """The target URI as keyed, which is what purges match; `host` is lower case."""
         return primary_key(scheme, self.host(scheme, host), self.target(target))
 
-    def primary(self, url: bytes, names: Fields) -> bytes:
-        """The primary key: the URL as keyed, and what the request's fields add to it. Fields that Connection names end
-        at the edge (RFC 9110 §7.6.1): the origin answers as if they were not there, and so they are not.
+    def primary(self, url: bytes, names: Fields, more: bytes = b"") -> bytes:
+        """The primary key: the URL as keyed, and what the request's fields add to it, and `more` (`extra_parts`).
+        Fields that Connection names end at the edge (RFC 9110 §7.6.1): the origin answers as if they were not there,
+        and so they are not.
         """
         if not self.has_request_parts:
-            return url
+            return url + _REQUEST_PARTS + more if more else url
         if b"connection" in names:
             ended = {name.strip(b" \t").lower() for name in names[b"connection"].split(b",")}
             names = {name: value for name, value in names.items() if name not in ended}
@@ -115,7 +116,7 @@ class KeyRules:
         if self._cookies:
             cookie = names.get(b"cookie", b"")
             parts += [_part(b"c", name, cookie_parts(cookie, wanted)) for name, wanted in self._cookies]
-        return url + _REQUEST_PARTS + b"".join(parts)
+        return url + _REQUEST_PARTS + b"".join(parts) + more
 
     def host(self, scheme: bytes, host: bytes) -> bytes:
         """The host as keyed, and as the origin may be sent it where the response may be stored.
@@ -145,6 +146,11 @@ class KeyRules:
         if self._sorts:
             parameters.sort(key=name_of)
         return path + mark + b"&".join(parameters) if parameters else path
+
+
+def extra_parts(parts: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """What others than the route's rules add to a key: pairs of name and value, in an order that is always the same."""
+    return b"".join(_part(b"s", b"%d:%b" % (len(name), name), value) for name, value in parts)
 
 
 def _part(kind: bytes, name: bytes, value: bytes | None) -> bytes:

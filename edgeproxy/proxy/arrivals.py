@@ -183,11 +183,12 @@ class Arrivals:
             if not storing.verdict.of_request:
                 self._pipeline.cache.drop(stale, now_ns, _asker(fetch.exchange))
             return stale.with_stored(policy.freshened(stored, update, names, None, now_ns)), False
+        tags = tags_of(names)
         fresh = msgspec.structs.replace(
             policy.freshened(stored, update, names, storing.terms, now_ns, storing.without),
             filled_by=response.traceparent(asked, fetch.attempt),
             purge_seq=fetch.purge_seq,
-            tags=tags_of(names) or stored.tags,
+            tags=tags + asked.plan.route.tags if tags else stored.tags,
         )
         entry = stale.with_stored(fresh)
         _note_stored(fetch.exchange, fresh)

@@ -229,7 +229,7 @@ class Pipeline:
         ):
             self.departures.pass_on(exchange, "bypass")
             return
-        key = exchange.cache_key = route.key.primary(plan.url, names)
+        key = exchange.cache_key = route.key.primary(plan.url, names, route.key_parts)
         entry = self.cache.get(key, names)
         if entry is not None and (
             exchange.now_ns < entry.stored.fresh_until_ns or self.departures.is_fetching(exchange)

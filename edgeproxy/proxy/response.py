@@ -111,7 +111,7 @@ def stored(
         origin=fetch.pool.origin.name,
         etag=names.get(b"etag"),
         last_modified=names.get(b"last-modified"),
-        tags=tags_of(names),
+        tags=tags_of(names) + exchange.plan.route.tags,
         purge_seq=fetch.purge_seq,
     )
 

@@ -23,6 +23,10 @@ class Target:
     key: KeyRules
     bypass: tuple[Condition, ...] = ()
     """A request that meets one is neither answered from the cache nor stored."""
+    key_parts: bytes = b""
+    """What is in its keys beyond `key`'s (`cache.key.extra_parts`)."""
+    tags: tuple[bytes, ...] = ()
+    """What responses are tagged with beyond what the origin says."""
 
     @property
     def max_object_bytes(self) -> int:
