@@ -252,7 +252,10 @@ class Arrivals:
             for one in waiting:
                 pipeline.departures.go_alone(one)
             return
-        stored = response.stored(asked, fetch, status, reason, kept, names, storing, now_ns)
+        origin = fetch.pool.origin.name
+        stored = response.stored(
+            asked, fetch.attempt, origin, fetch.purge_seq, status, reason, kept, names, storing, now_ns
+        )
         is_whole = flight is not None
         if flight is None:
             flight = pipeline.departures.solo(fetch)
@@ -355,7 +358,9 @@ class Arrivals:
         exchange = fetch.exchange
         framing = response.framing(exchange, status, has_length=b"content-length" in names)
         elapsed_s = time.monotonic() - exchange.started
-        decoration = self._pipeline.decorator.fetched(exchange, elapsed_s)
+        flight = exchange.flight
+        is_stored = flight is not None and flight.filling is not None
+        decoration = self._pipeline.decorator.fetched(exchange, elapsed_s, fetch.origin_s(), is_stored)
         head = response.head(exchange, status, reason, kept, names, framing, decoration)
         exchange.client.start(exchange, head, framing)
         self._pipeline.stage(exchange, Stage.STREAMING)

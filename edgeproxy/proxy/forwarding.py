@@ -161,15 +161,17 @@ def _forwarded(exchange: Exchange, names: Names, forwarded_host: bytes) -> bytes
     host = forwarded_host or exchange.host
     via = b"1.%d %b" % (exchange.minor, VIA)
     x_for = address.encode()
-    forwarded = b'for=%b;host="%b";proto=http' % (_node(address), host)
+    proto = b"https" if exchange.key.startswith(b"https:") else b"http"
+    forwarded = b'for=%b;host="%b";proto=%b' % (_node(address), host, proto)
     if not _CHAINED.isdisjoint(names):
         via = _appended(names.get(b"via"), via)
         x_for = _appended(names.get(b"x-forwarded-for"), x_for)
         earlier = names.get(b"forwarded")
         forwarded = forwarded if earlier is None else _appended(_hops(earlier), forwarded)
-    return b"Via: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\n" % (
+    return b"Via: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\n" % (
         via,
         x_for,
+        proto,
         host,
         forwarded,
     )

@@ -18,7 +18,6 @@ from edgeproxy.tracing import format_traceparent
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.upstream.attempt import Attempt
-    from edgeproxy.proxy.upstream.fetch import Fetch
 
 _FLAGS = ("00", "01", "02", "03")
 _BODILESS = frozenset({204, 304})
@@ -78,7 +77,9 @@ def interim_head(status: int, reason: bytes, lines: FieldLines, names: Names) ->
 
 def stored(
     exchange: Exchange,
-    fetch: "Fetch",
+    attempt: "Attempt",
+    origin: str,
+    purge_seq: int,
     status: int,
     reason: bytes,
     lines: FieldLines,
@@ -86,7 +87,10 @@ def stored(
     storing: policy.Storing,
     now_ns: int,
 ) -> Stored:
-    """What is kept of a response whose body is still to come; `lines` are those of `forwarding.response_lines`."""
+    """What is kept of a response whose body is still to come; `lines` are those of `forwarding.response_lines`.
+
+    `origin` is the name of who answered the attempt, `purge_seq` the purge log's last rule when the request went out.
+    """
     terms = storing.terms
     assert terms is not None  # noqa: S101  only what may be stored has terms, and only that comes here
     kept = forwarding.stored_lines(lines, names, storing.without)
@@ -107,12 +111,12 @@ def stored(
         stale_if_error_ns=terms.stale_if_error_ns,
         must_revalidate=terms.must_revalidate,
         stored_ns=now_ns,
-        filled_by=traceparent(exchange, fetch.attempt),
-        origin=fetch.pool.origin.name,
+        filled_by=traceparent(exchange, attempt),
+        origin=origin,
         etag=names.get(b"etag"),
         last_modified=names.get(b"last-modified"),
         tags=tags_of(names) + exchange.plan.route.tags,
-        purge_seq=fetch.purge_seq,
+        purge_seq=purge_seq,
     )
 
 
@@ -193,18 +197,17 @@ class Decorator:
         timing = f"edge;dur={elapsed_ms}, origin;dur=0"
         return self._status(exchange, "HIT", entry.stored.key, hit=True, ttl=ttl) + self._trace(exchange, timing)
 
-    def stored(self, exchange: Exchange, entry: Entry, elapsed_s: float) -> str:
-        """For a response made of a stored one; its request may have been to the origin first."""
+    def stored(self, exchange: Exchange, entry: Entry, elapsed_s: float, origin_s: float | None = None) -> str:
+        """For a response made of a stored one; its request may have been to the origin first, for `origin_s` (None: as
+        its fetch says).
+        """
         ttl = (entry.stored.fresh_until_ns - exchange.now_ns) // 1_000_000_000
         hit = exchange.forward_reason is None
         status = self._status(exchange, exchange.cache or "HIT", entry.stored.key, hit=hit, ttl=ttl)
-        return status + self._trace(exchange, _split_timing(elapsed_s, _origin_s(exchange)))
+        return status + self._trace(exchange, _split_timing(elapsed_s, origin_s, exchange))
 
-    def fetched(self, exchange: Exchange, elapsed_s: float) -> str:
-        """For a response from the origin."""
-        origin_s = _origin_s(exchange)
-        flight = exchange.flight
-        is_stored = flight is not None and flight.filling is not None
+    def fetched(self, exchange: Exchange, elapsed_s: float, origin_s: float, is_stored: bool) -> str:
+        """For a response from the origin, whose head took it `origin_s`."""
         if self._with_all:
             # As for a hit; in pieces it is 2 µs more.
             trace = exchange.trace
@@ -217,11 +220,11 @@ class Decorator:
             )
         key = None if exchange.cache == "BYPASS" else exchange.cache_key
         status = self._status(exchange, exchange.cache or "MISS", key, is_stored=is_stored)
-        return status + self._trace(exchange, _split_timing(elapsed_s, origin_s))
+        return status + self._trace(exchange, _split_timing(elapsed_s, origin_s, exchange))
 
-    def own(self, exchange: Exchange, elapsed_s: float) -> str:
-        """For a response that the edge made."""
-        return self._trace(exchange, _split_timing(elapsed_s, _origin_s(exchange)))
+    def own(self, exchange: Exchange, elapsed_s: float, origin_s: float | None = None) -> str:
+        """For a response that the edge made, perhaps after it asked the origin for `origin_s` (as in `stored`)."""
+        return self._trace(exchange, _split_timing(elapsed_s, origin_s, exchange))
 
     def _status(
         self,
@@ -266,9 +269,7 @@ class Decorator:
         return text
 
 
-def _origin_s(exchange: Exchange) -> float:
-    return 0.0 if exchange.fetch is None else exchange.fetch.origin_s()
-
-
-def _split_timing(elapsed_s: float, origin_s: float) -> str:
+def _split_timing(elapsed_s: float, origin_s: float | None, exchange: Exchange) -> str:
+    if origin_s is None:
+        origin_s = 0.0 if exchange.fetch is None else exchange.fetch.origin_s()
     return f"edge;dur={(elapsed_s - origin_s) * 1e3:.3f}, origin;dur={origin_s * 1e3:.3f}"

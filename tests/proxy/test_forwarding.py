@@ -170,6 +170,13 @@ class TestForwarded:
         own = b'for=192.0.2.7;host="edge.test";proto=http'
         assert values(lines, "forwarded") == [kept + b", " + own if kept else own]
 
+    def test_the_scheme_is_that_of_what_the_client_asked_for(self) -> None:
+        exchange = an_exchange()
+        exchange.key = b"https://edge.test/"
+        _, lines = sent(exchange)
+        assert values(lines, "x-forwarded-proto") == [b"https"]
+        assert values(lines, "forwarded") == [b'for=192.0.2.7;host="edge.test";proto=https']
+
     def test_what_a_client_claims_of_scheme_and_host_is_replaced(self) -> None:
         _, lines = sent(an_exchange((b"X-Forwarded-Proto", b"https"), (b"X-Forwarded-Host", b"evil.test")))
         assert values(lines, "x-forwarded-proto") == [b"http"]

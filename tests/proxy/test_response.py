@@ -1,8 +1,6 @@
 """The heads of responses to clients: framing, what the edge adds, what is stored of them."""
 
 import re
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 from msgspec import convert
@@ -14,7 +12,6 @@ from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines, fold
 from edgeproxy.proxy.framing import Framing
 from edgeproxy.proxy.upstream.attempt import Attempt
-from edgeproxy.proxy.upstream.fetch import Fetch
 from tests.proxy.builders import NOW_NS, an_exchange
 
 SECOND_NS = policy.SECOND_NS
@@ -44,10 +41,9 @@ def stored(*lines: tuple[bytes, bytes], status: int = 200, age_s: int = 0, lifet
     terms = policy.Terms(lifetime_s * SECOND_NS, age_s * SECOND_NS)
     decision = policy.Storing(policy.Verdict.STORE, terms, (b"accept",), frozenset({b"x-private"}))
     kept = forwarding.response_lines(fields, names, WITHHELD)
-    pool = SimpleNamespace(origin=SimpleNamespace(name="app"))
-    fetch = SimpleNamespace(attempt=Attempt("00f067aa0ba902b7", 0.0), pool=pool, purge_seq=7)
+    attempt = Attempt("00f067aa0ba902b7", 0.0)
     exchange = an_exchange((b"Accept", b"text/css"))
-    kept_of_it = response.stored(exchange, cast("Fetch", fetch), status, b"OK", kept, names, decision, NOW_NS)
+    kept_of_it = response.stored(exchange, attempt, "app", 7, status, b"OK", kept, names, decision, NOW_NS)
     return Entry(kept_of_it, b"")
 
 
