@@ -1,5 +1,6 @@
 """The node's configuration: a TOML file, the environment and the environment file, checked and typed."""
 
+from edgeproxy.config.addons import Addons
 from edgeproxy.config.caching import Cache, RouteCache
 from edgeproxy.config.checks import split_address
 from edgeproxy.config.effective import effective
@@ -23,6 +24,7 @@ from edgeproxy.config.tracing import Batch, Otlp, TraceStore, Tracing
 from edgeproxy.config.types import SamplerWord
 
 __all__ = [
+    "Addons",
     "Admin",
     "Batch",
     "Cache",

@@ -153,6 +153,22 @@ def is_condition(text: str) -> bool:
             return False
 
 
+def is_filter(text: str) -> bool:
+    """An expression that mitmproxy's filters understand. mitmproxy takes half a second to import: only here, then."""
+    from mitmproxy import flowfilter  # noqa: PLC0415
+
+    try:
+        flowfilter.parse(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def is_option_name(text: str) -> bool:
+    """What a script can declare as an option and ask for as `ctx.options.NAME`."""
+    return text.isascii() and text.isidentifier()
+
+
 def is_network(text: str) -> bool:
     """`10.0.0.0/8`, `2001:db8::/32` or a single address.
 

@@ -4,6 +4,7 @@ May know: tables and keys as `schema` shows them. Must not: leave a key out beca
 wants to see what holds, not what was written.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ from edgeproxy.config.errors import HIDDEN
 from edgeproxy.config.model import Config
 from edgeproxy.config.schema import keys_of
 from edgeproxy.config.toml import toml_key, toml_value
+
+_SECRET = re.compile("secret|password|token|key", re.IGNORECASE)
+"""What the name of a script's option has in it whose value is not for every eye."""
 
 
 def effective(config: Config) -> str:
@@ -49,6 +53,8 @@ def _shown(name: str, value: object) -> object:
         return HIDDEN
     if name == "headers" and isinstance(value, dict):
         return dict.fromkeys(value, HIDDEN)
+    if name == "options" and isinstance(value, dict):
+        return {option: HIDDEN if value and _SECRET.search(option) else value for option, value in value.items()}
     if isinstance(value, list):
         return [_plain(item) if isinstance(item, Struct) else item for item in value]
     return value

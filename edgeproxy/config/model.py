@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from edgeproxy.config import checks
+from edgeproxy.config.addons import Addons
 from edgeproxy.config.caching import Cache, RouteCache
 from edgeproxy.config.tracing import Tracing
 from edgeproxy.config.types import (
@@ -237,6 +238,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: Log = Log()
     admin: Admin = Admin()
     limits: Limits = Limits()
+    addons: Addons = Addons()
 
     def to_json(self) -> bytes:
         """As it is handed to workers."""

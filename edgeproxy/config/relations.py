@@ -4,12 +4,13 @@ May know: what keys mean to each other. Must not: judge a value by itself; `load
 to be told at once. So the tables come as they were read: whatever has the wrong type is passed over here.
 """
 
+import os
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
 
 from edgeproxy.config.errors import ProblemCode
-from edgeproxy.config.toml import toml_value
+from edgeproxy.config.toml import toml_key, toml_value
 
 type Table = dict[str, Any]
 
@@ -38,6 +39,8 @@ def contradictions(tables: Table) -> Iterator[Wrong]:
         yield from _export(tracing)
         yield from _sampling(tracing, routes)
         yield from _propagators(tracing.get("propagators"))
+    if isinstance(addons := tables.get("addons"), dict):
+        yield from _addons(addons)
 
 
 def _tables(tables: Table, name: str) -> dict[int, Table]:
@@ -126,6 +129,22 @@ def _sampling(tracing: Table, routes: dict[int, Table]) -> Iterator[Wrong]:
         if isinstance(route, str) and route and route not in known:
             reason = f"there is no route with this match; expected {' or '.join(map(toml_value, known))}"
             yield Wrong("value", f"tracing.sampling.rules[{index}].route", route, reason)
+
+
+def _addons(addons: Table) -> Iterator[Wrong]:
+    """Each script once, however its path is written; filters for scripts that there are."""
+    scripts, filters = addons.get("scripts", []), addons.get("filters", {})
+    known = [script for script in scripts if isinstance(script, str)] if isinstance(scripts, list) else []
+    first: dict[str, int] = {}
+    for index, script in enumerate(scripts if known else []):
+        if isinstance(script, str) and first.setdefault(path := os.path.abspath(script), index) != index:  # noqa: PTH100
+            reason = f"expected each script once: addons.scripts[{first[path]}] is this one"
+            yield Wrong("value", f"addons.scripts[{index}]", script, reason)
+    expected = f"expected {' or '.join(map(toml_value, known))}" if known else "there are none"
+    for script, expression in filters.items() if isinstance(filters, dict) else ():
+        if script not in known:
+            reason = f"this is not one of addons.scripts; {expected}"
+            yield Wrong("value", f"addons.filters.{toml_key(script)}", expression, reason)
 
 
 def _number(value: object) -> float | None:

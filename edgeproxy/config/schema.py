@@ -61,8 +61,8 @@ def keys_of(table: type[Struct]) -> dict[str, Key]:
 
 def _key(name: str, annotation: object, default: object = NODEFAULT) -> Key:
     type_, extra, sentence = _unwrap(inspect.type_info(annotation))
-    items = _arguments(annotation, list)
     entries = _arguments(annotation, dict)
+    items = () if entries else _arguments(annotation, list)  # what lists there are in a table's values is theirs
     words = _words(type_, extra | {"words": _arguments(annotation, Literal)})
     may_be_empty = default == "" or bool(extra.get("empty"))
     return Key(

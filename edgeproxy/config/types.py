@@ -12,6 +12,7 @@ from edgeproxy.config import checks
 
 _A_DAY_S = 86400
 _TEN_YEARS_S = 3650 * _A_DAY_S
+_FAR = 1e300  # what JSON, and so a worker, can be told: neither endless nor no number at all
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -70,6 +71,18 @@ type Parameter = Annotated[
 type StatusWord = Annotated[str, form(checks.is_status, '"200" to "599" or "2xx" to "5xx"')]
 type Condition = Annotated[
     str, form(checks.is_condition, '"header:NAME", "cookie:NAME" or "query:NAME", each perhaps with "=VALUE"')
+]
+type FilterExpression = Annotated[
+    str, form(checks.is_filter, 'a filter expression of mitmproxy, such as "~u /api & ~m POST"')
+]
+type OptionName = Annotated[str, form(checks.is_option_name, "the name of an option: letters, digits, underscores")]
+type OptionValue = Annotated[
+    bool
+    | Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    | Annotated[float, Meta(ge=-_FAR, le=_FAR)]
+    | str
+    | list[str],
+    Meta(extra={"allowed": "true or false, a number, text or a list of texts"}),
 ]
 type OriginUrl = Annotated[
     str,
