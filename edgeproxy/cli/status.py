@@ -69,6 +69,12 @@ def _show_node(seen: Status, console: Console) -> None:
     if (remote := tracing.remote) is not None:
         state = f"failing since {remote.failing_since}: {remote.error}" if remote.error else "well"
         rows["strategies"] = f"{remote.url}, {state}"
+    if (scripts := seen.scripts) is not None:
+        rows["scripts"] = (
+            f"{scripts.flows} requests seen; of their hooks {scripts.errors} failed "
+            f"({scripts.timeouts} took too long), {scripts.blocks} blocked a worker; "
+            f"{scripts.load_failures} failed to load"
+        )
     if seen.last_error:
         rows["last error"] = seen.last_error
     for name, value in rows.items():

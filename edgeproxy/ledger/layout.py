@@ -139,6 +139,18 @@ class Counter(IntEnum):
     """1 where what is found there may be used, the purge rules being known (a gauge)."""
     SPANS_UNSEEN = 42
     """Spans of records that the worker wrote to the log itself, the ring being full: nobody exports them."""
+    SCRIPT_FLOWS = 43
+    """Requests that operators' scripts saw."""
+    SCRIPT_ERRORS = 44
+    """Hooks of scripts that failed."""
+    SCRIPT_TIMEOUTS = 45
+    """Those of them that took longer than addons.timeout."""
+    SCRIPT_BLOCKS = 46
+    """Hooks that kept the worker from everything else for more than 50 ms."""
+    SCRIPT_LOADS = 47
+    """How often a script was loaded: at the start, and whenever it changes."""
+    SCRIPT_LOAD_FAILURES = 48
+    """How often a script could not be; the one loaded before it, if there is one, goes on."""
 
 
 class SlotState(IntEnum):

@@ -79,6 +79,16 @@ COUNTERS = (
         "Spans of lines that went past the full ledger: nobody exports them.",
         {Counter.SPANS_UNSEEN: ""},
     ),
+    Family("script_flows", "Requests that operators' scripts saw.", {Counter.SCRIPT_FLOWS: ""}),
+    Family("script_errors", "Hooks of scripts that failed.", {Counter.SCRIPT_ERRORS: ""}),
+    Family("script_timeouts", "Those of them that took too long.", {Counter.SCRIPT_TIMEOUTS: ""}),
+    Family(
+        "script_blocks",
+        "Hooks that kept the worker from everything else for more than 50 ms.",
+        {Counter.SCRIPT_BLOCKS: ""},
+    ),
+    Family("script_loads", "How often a script was loaded.", {Counter.SCRIPT_LOADS: ""}),
+    Family("script_load_failures", "How often a script could not be loaded.", {Counter.SCRIPT_LOAD_FAILURES: ""}),
     Family("ledger_full", "Lines a worker wrote to the log itself, its ledger being full.", {Counter.RING_FULL: ""}),
     Family("log_lines_lost", "Lines that neither ledger nor log took.", {Counter.LINES_LOST: ""}),
 )

@@ -77,6 +77,21 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How often a node was given a rest."""
 
 
+class ScriptStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What operators' scripts did and failed to do, in all workers since the node's first."""
+
+    flows: int
+    """Requests that they saw."""
+    errors: int
+    """Hooks that failed."""
+    timeouts: int
+    """Those of them that took too long."""
+    blocks: int
+    """Hooks that kept their worker from everything else for more than 50 ms."""
+    loads: int
+    load_failures: int
+
+
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker process, as its ledger shows it."""
 
@@ -160,6 +175,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the spans, by exporter."""
     spans_unseen: int = 0
     """Spans of records that workers wrote to the log themselves: nobody exports them."""
+    scripts: ScriptStatus | None = None
+    """None where the workers have none."""
 
 
 def read_control(runtime: RuntimeDir) -> Control:
@@ -191,14 +208,17 @@ def read_status(runtime_dir: Path, *, oldest: int = OLDEST) -> Status:
         return _status(runtime, control, control.describe(), tuple(workers), len(slots), tuple(requests[:oldest]))
 
 
-def _spans_unseen(runtime_dir: Path) -> int:
-    """Those that all workers counted, of ledgers that are gone, too."""
+def _counted(runtime_dir: Path) -> tuple[list[int], bool]:
+    """What all workers counted, those included whose ledgers are gone; whether those that are there have scripts."""
     totals = Totals.load(runtime_dir)
-    unseen = sum(totals.of(worker)[Counter.SPANS_UNSEEN] for worker in totals.workers)
+    counted = [totals.of(worker) for worker in totals.workers]
+    have_scripts = False
     for path in ledger_files(runtime_dir):
         with contextlib.suppress(OSError, LedgerError), contextlib.closing(_open(path)) as ledger:
-            unseen += ledger.counters[Counter.SPANS_UNSEEN]
-    return unseen
+            counters = list(ledger.counters)
+            counted.append(counters)
+            have_scripts |= bool(counters[Counter.SCRIPT_LOADS] or counters[Counter.SCRIPT_LOAD_FAILURES])
+    return [sum(column) for column in zip([0] * len(Counter), *counted, strict=False)], have_scripts
 
 
 def _open(path: Path) -> LedgerReader:
@@ -214,6 +234,7 @@ def _status(
     requests: tuple[RequestStatus, ...],
 ) -> Status:
     words = control.words
+    counted, have_scripts = _counted(runtime.path)
     return Status(
         version=edgeproxy.__version__,
         node=described.node,
@@ -238,7 +259,8 @@ def _status(
         refused=words[ControlWord.RELOAD_ERRORS],
         last_error=described.last_error,
         export=read_counts(runtime.path),
-        spans_unseen=_spans_unseen(runtime.path),
+        spans_unseen=counted[Counter.SPANS_UNSEEN],
+        scripts=_scripts(counted) if have_scripts else None,
     )
 
 
@@ -319,6 +341,17 @@ def _store(counters: Sequence[int]) -> StoreStatus | None:
         dropped=counters[Counter.STORE_DROPPED],
         damaged=counters[Counter.STORE_DAMAGED],
         breaks=counters[Counter.STORE_BREAKS],
+    )
+
+
+def _scripts(counters: Sequence[int]) -> ScriptStatus:
+    return ScriptStatus(
+        flows=counters[Counter.SCRIPT_FLOWS],
+        errors=counters[Counter.SCRIPT_ERRORS],
+        timeouts=counters[Counter.SCRIPT_TIMEOUTS],
+        blocks=counters[Counter.SCRIPT_BLOCKS],
+        loads=counters[Counter.SCRIPT_LOADS],
+        load_failures=counters[Counter.SCRIPT_LOAD_FAILURES],
     )
 
 

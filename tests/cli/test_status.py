@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from edgeproxy.cli.status import show
-from edgeproxy.node.status import RequestStatus, Status, TracingStatus
+from edgeproxy.node.status import RequestStatus, ScriptStatus, Status, TracingStatus
 from tests.support import Node, Origin, gated, reply, request, until
 
 StartNode = Callable[..., Node]
@@ -186,6 +186,20 @@ def test_clients_text_is_neither_markup_nor_terminal_control() -> None:
     assert "[red]h[/]/\\x1b[2J\\x202e[link=http://x]y" in shown
     assert "[bold]e[/]; more" in shown
     assert "\x1b" not in shown
+
+
+def test_scripts_have_a_line_where_there_are_some() -> None:
+    def shown(**values: Any) -> str:
+        console = Console(record=True, width=200, force_terminal=False)
+        show(_status(**values), console)
+        return console.export_text()
+
+    scripts = ScriptStatus(flows=1, errors=2, timeouts=3, blocks=4, loads=5, load_failures=6)
+    assert "scripts" not in shown()
+    assert (
+        "scripts        1 requests seen; of their hooks 2 failed (3 took too long), 4 blocked a worker; "
+        "6 failed to load\n"
+    ) in shown(scripts=scripts)
 
 
 def _status(**values: Any) -> Status:

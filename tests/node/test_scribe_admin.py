@@ -124,6 +124,20 @@ def test_metrics_are_the_workers_counters_and_outlive_the_workers(run: Path, tmp
     assert len(lines_of(log)) == 17
 
 
+def test_what_scripts_did_is_counted_by_worker(run: Path, tmp_path: Path) -> None:
+    names = ("flows", "errors", "timeouts", "blocks", "loads", "load_failures")
+    with scribe(run, tmp_path / "access.log", admin="127.0.0.1:0"):
+        writer = LedgerWriter.create(run, 2, 1, slots=8, ring_bytes=1024 * 1024)
+        for number, name in enumerate(names, 1):
+            writer.counters[Counter[f"SCRIPT_{name.upper()}"]] = number
+        wait_until(lambda: samples(run).get(("workers", "2")) == 1, "the worker is seen")
+        shown = samples(run)
+        assert {name: shown[(f"script_{name}_total", "2")] for name in names} == {
+            name: number for number, name in enumerate(names, 1)
+        }
+        writer.close()
+
+
 def test_metrics_come_as_openmetrics_to_those_who_ask(run: Path, tmp_path: Path) -> None:
     with scribe(run, tmp_path / "access.log", admin="127.0.0.1:0"):
         _, kind, body = get(run, "/metrics", Accept="application/openmetrics-text; version=1.0.0")

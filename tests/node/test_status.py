@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from edgeproxy.config import TracingSettings
-from edgeproxy.ledger import Counter, LedgerReader, LedgerWriter, Stage, ledger_files
+from edgeproxy.ledger import Counter, LedgerReader, LedgerWriter, Stage, Totals, ledger_files
 from edgeproxy.node import Control, ControlPageError, ControlWord, Description, NodeState, NotRunningError, RuntimeDir
-from edgeproxy.node.status import Status, read_status
+from edgeproxy.node.status import ScriptStatus, Status, read_status
 
 TEXT = (
     b'{"ts":"2026-01-01T00:00:00.000000Z","trace_id":"0af7651916cd43dd8448eb211c80319c","client":"::1",'
@@ -112,6 +112,25 @@ def test_counters_and_fill_are_the_workers_own(parts: Parts) -> None:
     (worker,) = read_status(parts.folder).workers
     assert (worker.requests, worker.connections, worker.ledger_bytes) == (5, 2, 656)
     assert worker.ledger_share == pytest.approx(0.01, abs=1e-4)
+
+
+def test_what_scripts_did_is_told_where_workers_have_some_those_before_them_included(parts: Parts) -> None:
+    def work(index: int, **counted: int) -> LedgerWriter:
+        ledger = parts.worker(index)
+        for name, value in counted.items():
+            ledger.counters[Counter[f"SCRIPT_{name.upper()}"]] = value
+        return ledger
+
+    _plain = work(0, flows=0)
+    assert read_status(parts.folder).scripts is None
+    Totals.load(parts.folder).add("ledger-1-0", 1, [100 + counter for counter in Counter])
+    assert read_status(parts.folder).scripts is None
+    one = work(1, flows=1000, errors=2000, timeouts=3000, blocks=4000, loads=5000, load_failures=6000)
+    assert read_status(parts.folder).scripts == ScriptStatus(
+        flows=1143, errors=2144, timeouts=3145, blocks=4146, loads=5147, load_failures=6148
+    )
+    one.counters[Counter.SCRIPT_LOADS] = 0  # a script that never loaded
+    assert read_status(parts.folder).scripts is not None
 
 
 def test_a_file_that_is_no_ledger_hides_nothing(parts: Parts) -> None:
