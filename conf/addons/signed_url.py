@@ -183,8 +183,10 @@ def readings(target: str) -> list[str]:
 
 
 def _names(path: str) -> list[str]:
-    """A path's segments without their `;parameters`; empty ones, which many servers skip, left out."""
-    return [name for segment in path.split("/") if (name := segment.partition(";")[0])]
+    """A path's segments without their `;parameters`, and the dots and spaces at the end that Windows drops; empty ones,
+    which many servers skip, left out.
+    """
+    return [name for segment in path.split("/") if (name := segment.partition(";")[0].rstrip(". "))]
 
 
 def take_parameter(target: str, name: str) -> tuple[list[str], str]:
