@@ -18,6 +18,8 @@ MILLION = "million"
 """The one scenario that is about edgeproxy's stores alone, without a server."""
 TRACING = "tracing"
 """The one that is about what tracing costs, and whether every span arrives."""
+SCRIPTS = "scripts"
+"""The one that is about what operators' scripts cost."""
 OUTAGE = "outage"
 """The one that is about edgeproxy and a Redis Cluster that fails, without peers."""
 
@@ -62,7 +64,7 @@ def _chosen(options: argparse.Namespace) -> list[Scenario]:
     known = scenarios(settings)
     if options.server_core == options.load_core:
         raise BenchError("the server and the load need a core each: give two with --server-core and --load-core")
-    every = (*known, MILLION, OUTAGE, TRACING)
+    every = (*known, MILLION, OUTAGE, TRACING, SCRIPTS)
     if unknown := [name for name in options.scenario if name not in every]:
         raise BenchError(f"no such scenario: {', '.join(unknown)}; there are {', '.join(every)}")
     if unknown := [name for name in options.only if name not in SERVERS]:
@@ -86,6 +88,9 @@ def _compare(options: argparse.Namespace) -> int:
             *(options.rounds, options.seconds, options.tracing_seconds, options.hit_rate, options.connections),
             *(options.server_core, options.load_core),
         )
+    if SCRIPTS in options.scenario or not options.scenario:
+        cores = options.server_core, options.load_core
+        outcome.scripts = runner.scripted(options.only, options.rounds, options.seconds, options.connections, *cores)
     text = report.render(outcome, chosen, environment)
     print(text)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from bench import million, outage, tracing
+from bench import million, outage, scripts, tracing
 from bench.runner import Outcome
 from bench.scenarios import Collapse, Large, Latency, Scenario, Stream
 from bench.servers import SERVERS
@@ -170,6 +170,7 @@ def promised(outcome: Outcome) -> list[Target]:
         *million.targets(outcome.lookups),
         *outage.targets(outcome.outages),
         *tracing.targets(outcome.tracing),
+        *scripts.targets(outcome.scripts),
     ]
 
 
@@ -200,6 +201,8 @@ def render(outcome: Outcome, chosen: Sequence[Scenario], environment: dict[str, 
         parts += ["### Tracing: 785-byte cache hits", table(tracing.HEADER, tracing.rows(outcome.tracing))]
         if outcome.tracing.arrival:
             parts.append(tracing.sentence(outcome.tracing.arrival))
+    if outcome.scripts:
+        parts += ["### Scripts: 785-byte cache hits", table(scripts.HEADER, scripts.rows(outcome.scripts))]
     if any(s.limit is Limit.LOAD for s in found.values()):
         parts.append("\\* compared by time on the server's core: the load's core was the limit for one of the two.")
     if found:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import checks, outage, tracing
+from bench import checks, outage, scripts, tracing
 from bench.accesslog import AccessLog
 from bench.errors import BenchError, MissingToolError
 from bench.measure import Round, Watch
@@ -18,6 +18,7 @@ from bench.million import Lookups
 from bench.outage import Outage
 from bench.process import find_tool, free_port
 from bench.scenarios import Scenario
+from bench.scripts import Scripted
 from bench.servers import SERVERS, Origin, RedisServer, Server, Site
 from bench.tracing import Tracing
 
@@ -33,6 +34,7 @@ class Outcome:
     lookups: list[Lookups] = field(default_factory=list)  # in edgeproxy's stores, by store and number of objects
     outages: list[Outage] = field(default_factory=list)  # what requests notice when Redis fails, by case
     tracing: Tracing | None = None  # what it costs, and whether every span arrives
+    scripts: list[Scripted] = field(default_factory=list)  # what they cost, by node
 
 
 def progress(text: str) -> None:
@@ -166,6 +168,15 @@ def traced(
             connections=connections,
             load_core=load_core,
         )
+
+
+def scripted(
+    names: list[str], rounds: int, seconds: float, connections: int, server_core: int, load_core: int
+) -> list[Scripted]:
+    """Measures what operators' scripts cost."""
+    with working_folders() as (work, shared_memory), Origin(work, load_core) as origin:
+        site = Site(work, shared_memory, server_core, origin.port)
+        return scripts.run(names, site, rounds=rounds, seconds=seconds, connections=connections, load_core=load_core)
 
 
 def outages(rounds: int, seconds: float, server_core: int, load_core: int) -> list[Outage]:

@@ -2,26 +2,22 @@
 
 Two questions, both with cache hits of 785 bytes:
 - cost: as many as wrk gets answered, with tracing off, on with nothing sampled, on with everything sampled and exported
-  by OTLP, and by nginx + Lua, which makes no span. The worker has its core alone; scribe, collector and load share the
-  other. On two cores the load is the bottleneck then, so that what is compared is the worker's CPU time for
-  each request: its reciprocal is what the worker's core can do.
+  by OTLP, and by nginx + Lua, which makes no span; compared by the worker's CPU time for each request (`capacity`).
 - arrival: a constant rate, everything sampled; spans at the collector beside the spans that the log's lines come to,
   and what the node says became of them.
 """
 
 import contextlib
-import os
-import statistics
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from bench import machine
-from bench.errors import BenchError, MissingToolError
-from bench.load import run_wrk
+from bench.capacity import Cost, compare, place, spread
+from bench.errors import MissingToolError
+from bench.load import Load, run_wrk
 from bench.process import Program, accepts, free_port, wait_until
 from bench.scenarios import generated
 from bench.servers import NginxLua, Server, Site
@@ -55,21 +51,6 @@ class _Full(Edgeproxy):
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """One server's hits, over all rounds."""
-
-    server: str
-    title: str
-    rate: float  # requests a second, as answered on this machine's cores
-    worker_us: float  # CPU time of the worker for each request
-
-    @property
-    def capacity(self) -> float:
-        """Requests a second that the worker's core can do."""
-        return 1e6 / self.worker_us
-
-
-@dataclass(frozen=True, slots=True)
 class Arrival:
     """What became of all spans at a constant rate."""
 
@@ -92,29 +73,6 @@ class Tracing:
     arrival: Arrival | None
 
 
-def _spread(server: Server, load_core: int) -> None:
-    """Leave the worker alone on its core: whatever else the node runs goes to the other one."""
-    for pid in server.pids() - {server.worker_pid()}:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), {load_core})
-
-
-def _cost(server: Server, rounds: list[tuple[float, float]]) -> Cost:
-    rates, worker_us = zip(*rounds, strict=True)
-    return Cost(server.name, server.title, statistics.median(rates), statistics.median(worker_us))
-
-
-def _round(server: Server, seconds: float, connections: int, load_core: int) -> tuple[float, float]:
-    worker = {server.worker_pid()}
-    before = machine.cpu_seconds(worker)
-    load = run_wrk(server.url(PATH), seconds, connections, load_core)
-    used = machine.cpu_seconds(worker) - before
-    if load.failed or load.timed_out:
-        raise BenchError(f"{server.name}: {load.failed} requests failed, {load.timed_out} timed out")
-    return load.rate, used / load.requests * 1e6
-
-
 def _counts(server: Server) -> Counts:
     return next(one for one in read_counts(server.site.shared_memory / server.name) if one.name == "otlp")
 
@@ -128,10 +86,7 @@ def _arrival(server: Server, collector: int, rate: float, seconds: float, connec
     size = server.access_log.stat().st_size
     scribe = {server.descendant("edgeproxy.node.scribe")}
     used = machine.cpu_seconds(scribe)
-    for pid in server.pids():  # a constant rate leaves both cores room
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), {server.site.core, load_core})
+    place(server.pids(), {server.site.core, load_core})  # a constant rate leaves both cores room
     arguments = (server.port, PATH, "--rate", rate, "--seconds", seconds, "--connections", connections)
     told = generated("bench.openloop", load_core, *arguments, seconds=seconds)
     time.sleep(1.5)  # the last batch's delay
@@ -164,21 +119,18 @@ def run(
     with contextlib.ExitStack() as stack:
         stack.callback(collector.stop)
         collector.wait_ready(lambda: accepts(port))
-        servers = []
+        servers: list[Server] = []
         for kind in kinds:
             with contextlib.suppress(MissingToolError):
                 servers.append(stack.enter_context(kind(site)))
         for server in servers:
-            _spread(server, load_core)
+            spread(server, load_core)
             run_wrk(server.url(PATH), 1.0, connections, load_core)
-        found: dict[str, list[tuple[float, float]]] = {server.name: [] for server in servers}
-        for number in range(rounds):
-            for server in servers[number % len(servers) :] + servers[: number % len(servers)]:
-                found[server.name].append(_round(server, seconds, connections, load_core))
-                figures = found[server.name][-1]
-                told = f"{figures[0]:,.0f}/s, {figures[1]:.2f} us of the worker's core each"
-                print(f"tracing {number + 1}/{rounds} {server.name}: {told}", file=sys.stderr, flush=True)
-        costs = [_cost(server, found[server.name]) for server in servers]
+
+        def load(server: Server) -> Load:
+            return run_wrk(server.url(PATH), seconds, connections, load_core)
+
+        costs = compare(servers, rounds, load, "tracing")
         full = next(server for server in servers if server.name == _Full.name)
         arrival = _arrival(full, port, rate, arrival_seconds, connections, load_core)
     return Tracing(costs, arrival)

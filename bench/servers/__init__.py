@@ -31,4 +31,4 @@ SERVERS: dict[str, type[Server]] = {
     )
 }
 
-__all__ = ["SERVERS", "Origin", "RedisServer", "Server", "Site"]
+__all__ = ["SERVERS", "Compiled", "Edgeproxy", "NginxLua", "Origin", "RedisServer", "Server", "Site"]

@@ -1,8 +1,8 @@
 """The origin behind every server: nginx with static files, on the load's core.
 
-/hit/NAME may be kept for an hour, /miss/NAME must not be kept, /slow/ANYTHING may be kept and takes two seconds, /echo
-says which trace context reached it, /count how many requests did. It is no server under measurement, only part of the
-load.
+/hit/NAME may be kept for an hour, and so may /hit/scripted/NAME, the same file; /miss/NAME must not be kept;
+/slow/ANYTHING may be kept and takes two seconds; /echo says which trace context reached it, /count how many requests
+did. It is no server under measurement, only part of the load.
 """
 
 import random

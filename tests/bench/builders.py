@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+from bench.capacity import Cost
 from bench.measure import Round
 from bench.million import SIZES, STORES, Lookups
 from bench.outage import CASES, Outage, Window
-from bench.tracing import Arrival, Cost, Tracing
+from bench.scripts import Scripted
+from bench.tracing import Arrival, Tracing
 
 PLAIN: dict[str, Any] = {
     "scenario": "hit",
@@ -54,6 +56,15 @@ def cheap_tracing(worker_us: float = 12.0, arrived: int = 200, lost: int = 0) ->
         Cost("nginx", "nginx + Lua", 50_000, 20.0),
     ]
     return Tracing(costs, Arrival(10_000, 10.0, 100, 0, 200, arrived, arrived, lost, 30.0))
+
+
+def cheap_scripts(worker_us: float = 11.0, seen: float = 0.01) -> list[Scripted]:
+    """Scripts that cost less than they may, compiled as well."""
+    return [
+        Scripted(Cost(f"{base}-scripts-{kind}", f"{base}, {kind}", 60_000, us), f"{base}-scripts-none", share, saw)
+        for base in ("edgeproxy", "compiled")
+        for kind, us, share, saw in (("none", 10.0, 0.0, 0.0), ("some", worker_us, 0.01, seen))
+    ]
 
 
 def a_round(**figures: Any) -> Round:

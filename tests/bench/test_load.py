@@ -1,7 +1,7 @@
 import pytest
 
 from bench.errors import BenchError
-from bench.load import parse_wrk, wrk_command
+from bench.load import Other, parse_wrk, wrk_command
 
 OUTPUT = """Running 5s test @ http://127.0.0.1:8080/hit/785
   1 threads and 32 connections
@@ -47,3 +47,10 @@ def test_wrk_sends_the_fields_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.load.find_tool", lambda name, _package: name)
     command = wrk_command("http://127.0.0.1:1/", 1, 1, 1, {"If-None-Match": '"a b"'})
     assert command[-3:] == ("-H", 'If-None-Match: "a b"', "http://127.0.0.1:1/")
+
+
+def test_wrk_is_told_of_the_other_path_and_of_which_requests_go_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.load.find_tool", lambda name, _package: name)
+    command = wrk_command("http://127.0.0.1:1/", 1, 1, 1, other=Other("/other", every=100))
+    assert command[-4:] == ("http://127.0.0.1:1/", "--", "/other", "100")
+    assert command[command.index("-s") + 1].endswith("/mixed.lua")

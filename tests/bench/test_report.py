@@ -4,7 +4,7 @@ from pathlib import Path
 from bench import report
 from bench.runner import Outcome
 from bench.scenarios import Settings, scenarios
-from tests.bench.builders import a_round, bounded_outages, cheap_tracing, flat_lookups
+from tests.bench.builders import a_round, bounded_outages, cheap_scripts, cheap_tracing, flat_lookups
 
 SETTINGS = Settings(seconds=1.0, connections=32, load_core=0, hit_rate=10_000, miss_rate=5_000)
 LATENCY = {"p50": 0.1, "p90": 0.2, "p99": 0.3, "p99.9": 0.4, "max": 0.5, "lag_p99": 0.01}
@@ -31,7 +31,12 @@ def full_outcome() -> Outcome:
         rounds.append(a_round(server=server, scenario="hit-redis", rate=rate))
     versions = {"nginx": "nginx/1.22.1"}
     return Outcome(
-        rounds=rounds, versions=versions, lookups=flat_lookups(), outages=bounded_outages(), tracing=cheap_tracing()
+        rounds=rounds,
+        versions=versions,
+        lookups=flat_lookups(),
+        outages=bounded_outages(),
+        tracing=cheap_tracing(),
+        scripts=cheap_scripts(),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from bench import report, runner
 from bench.errors import MissingToolError
+from bench.load import Other, run_wrk
 from bench.process import accepts, wait_until
 from bench.scenarios import Settings, Throughput, scenarios
 from bench.servers import SERVERS, Origin, Server, Site
@@ -61,6 +62,13 @@ def test_what_large_hits_304s_and_a_crowd_need_works_with_nginx() -> None:
     assert hits.memory["rss_peak"] > 0
     assert validations.bytes_per_s < validations.rate * 785
     assert (crowd.requests, crowd.origin_requests) == (50, 1)
+
+
+def test_one_request_in_so_many_goes_to_the_other_path(tmp_path: Path) -> None:
+    with Origin(tmp_path, CORES[-1]) as origin:
+        load = run_wrk(origin.url("/hit/785"), 1.0, 8, CORES[0], other=Other("/nothing", every=10))
+    assert load.requests > 100
+    assert load.failed == pytest.approx(load.requests / 10, abs=8)
 
 
 @pytest.mark.usefixtures("_lua")
