@@ -29,7 +29,7 @@ HOT = (
         for name in (
             *("accounts", "arrivals", "background", "deadlines", "departures", "errors", "exchange", "familiar"),
             *("fields", "flight", "forwarding", "framing", "head", "http1", "pipeline", "plan", "record", "refusals"),
-            *("response", "routing", "serving", "tick"),
+            *("response", "routing", "scripted", "serving", "tick"),
         )
     ),
     *(f"proxy/upstream/{name}.py" for name in ("address", "attempt", "connection", "fetch")),

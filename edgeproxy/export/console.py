@@ -15,7 +15,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from edgeproxy.tracing.spans import Kind, Span, Value
 
-_KINDS = {Kind.INTERNAL: SpanKind.INTERNAL, Kind.SERVER: SpanKind.SERVER, Kind.CLIENT: SpanKind.CLIENT}
+_KINDS = {kind: SpanKind[kind.name] for kind in Kind}
 
 
 class Console:

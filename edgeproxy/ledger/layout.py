@@ -174,6 +174,8 @@ class Stage(IntEnum):
     FIRST_BYTE = 6
     STREAMING = 7
     DONE = 8
+    SCRIPT = 9
+    """An operator's script has it; comes after RECEIVED where there is one, and its number last."""
 
     @property
     def word(self) -> str:

@@ -123,6 +123,12 @@ FIELDS = (
         "The request headers on `log.request_headers` that the client sent: lower-case names, values as text (several "
         "fields of a name joined by `, `), cut at 1024 bytes.",
     ),
+    Field(
+        "script",
+        "object or null",
+        "What operators' scripts had to do with it: `names` of those that saw it, `rewritten` (what they made of its "
+        "target URI, or null), `log` (what they say themselves), `spans` (those that they opened).",
+    ),
 )
 """All keys of a record in their order; every record has all of them."""
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -39,6 +40,9 @@ from edgeproxy.proxy.pipeline import Pipeline
 from edgeproxy.proxy.sampling import Policies, State
 from edgeproxy.tracing import IdSource
 from edgeproxy.tracing.marked import exported_lines, span_count
+
+if TYPE_CHECKING:
+    from edgeproxy.scripting.host import ScriptHost
 
 HOUSEKEEPING_S = 0.1
 """How often an idle worker looks at the control page, in seconds; a busy one does with each request."""
@@ -90,9 +94,21 @@ class Worker:
         self._ledger.overflow = self._past_the_ring
         self._cache = open_cache(config, runtime_dir)
         settings = PageSettings(control, RuntimeDir(runtime_dir), Policies(index, worker_count(config)))
-        self._pipeline = Pipeline(config, index, self._ledger, settings, self._cache)
+        self._scripts: ScriptHost | None = None
+        self._pipeline = self._make_pipeline(config, index, settings)
         self._inspector = Inspector(runtime_dir, index, self._cache)
         self._stopping = asyncio.Event()
+
+    def _make_pipeline(self, config: Config, index: int, settings: PageSettings) -> Pipeline:
+        """The request path; with scripts on it where there are any, which no other worker is to pay for."""
+        if not config.addons.scripts:
+            return Pipeline(config, index, self._ledger, settings, self._cache)
+        from edgeproxy.proxy.scripted import ScriptedPipeline  # noqa: PLC0415
+        from edgeproxy.scripting.host import ScriptHost  # noqa: PLC0415  mitmproxy takes a second and 50 MB
+
+        name = config.node.name or os.uname().nodename
+        self._scripts = ScriptHost(config.addons, self._ledger.counters, name, config.log.level)
+        return ScriptedPipeline(config, index, self._ledger, settings, self._cache, self._scripts)
 
     def _past_the_ring(self, line: bytes) -> bool:
         """Write a line to the log itself: nobody will export its spans."""
@@ -107,6 +123,8 @@ class Worker:
             loop.add_signal_handler(number, self._stopping.set)
         self._pipeline.take_settings()
         self._pipeline.deadlines.start(loop)
+        if self._scripts is not None:
+            self._scripts.start()
         server = await loop.create_server(
             factory(self._pipeline), sock=self._listener, backlog=self._config.listen.backlog
         )
@@ -133,6 +151,8 @@ class Worker:
         self._pipeline.take_settings()
         self._pipeline.take_purges()
         self._pipeline.gauge()
+        if self._scripts is not None:
+            self._scripts.look()
         if os.getppid() != self._supervisor:
             structlog.get_logger().warning("supervisor_gone", action="draining")
             self._stopping.set()
@@ -149,6 +169,8 @@ class Worker:
         if self._pipeline.clients:
             structlog.get_logger().warning("drain_timeout", connections=len(self._pipeline.clients))
         self._pipeline.abort()
+        if self._scripts is not None:
+            self._scripts.finish()
         await self._cache.finish()
         self._pipeline.gauge()
         self._cache.close()

@@ -32,6 +32,7 @@ from edgeproxy.proxy.upgrade import parser_behind
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.pipeline import Pipeline
+    from edgeproxy.proxy.record import ScriptPart
 
 DRAIN_IDLE_S = 1.0
 """How long a worker that drains still waits for a request on a connection that has none under way: one that the client
@@ -66,6 +67,8 @@ class ClientConnection(asyncio.Protocol):
         self.address = ""
         self.address_json = "null"
         self.trusted = False
+        self.script: ScriptPart | None = None
+        """What the record of a request says of operators' scripts, where its client is one that stands in for them."""
         self._parser = httptools.HttpRequestParser(self)
         self._data = b""
         self._untouched = True  # no message has ended within `_data`: a head in it begins where it begins

@@ -170,28 +170,29 @@ class Pipeline:
             return
         exchange.plan = plan
         method = exchange.method
-        if method == b"GET" or method == b"HEAD":  # noqa: PLR1714 a tuple of two costs more than both comparisons
-            if plan.is_simple:
-                names = exchange.names
-                entry = self._memory.get(plan.url, names)
-                if (
-                    entry is not None
-                    and exchange.now_ns < entry.fresh_until_ns
-                    and entry.purge_seq == self._purges.seq
-                    and not exchange.has_body
-                ):
-                    if _SELECTIVE.isdisjoint(names):
-                        self._hit(
-                            exchange, entry, entry.status, entry.head, entry.body if method == b"GET" else b"", "memory"
-                        )
-                        return
-                    if (
-                        entry.etag is not None
-                        and names.get(b"if-none-match") == entry.etag
-                        and _OTHERS.isdisjoint(names)
-                    ):
-                        self._hit(exchange, entry, 304, entry.head_304, b"", "memory")
-                        return
+        if plan.is_simple and (method == b"GET" or method == b"HEAD"):  # noqa: PLR1714 a tuple costs more than both
+            names = exchange.names
+            entry = self._memory.get(plan.url, names)
+            if (
+                entry is not None
+                and exchange.now_ns < entry.fresh_until_ns
+                and entry.purge_seq == self._purges.seq
+                and not exchange.has_body
+            ):
+                if _SELECTIVE.isdisjoint(names):
+                    self._hit(
+                        exchange, entry, entry.status, entry.head, entry.body if method == b"GET" else b"", "memory"
+                    )
+                    return
+                if entry.etag is not None and names.get(b"if-none-match") == entry.etag and _OTHERS.isdisjoint(names):
+                    self._hit(exchange, entry, 304, entry.head_304, b"", "memory")
+                    return
+        self.ask(exchange)
+
+    def ask(self, exchange: Exchange) -> None:
+        """No fresh hit in hot memory answers it at once: look it up, pass it on, or do what it says."""
+        method = exchange.method
+        if method == b"GET" or method == b"HEAD":  # noqa: PLR1714 as above
             self._look_up(exchange)
         elif method == b"TRACE":
             self.refuse(exchange, TRACE_REFUSED)

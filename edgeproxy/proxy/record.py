@@ -8,7 +8,7 @@ line less.
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import msgspec
 
@@ -19,6 +19,16 @@ from edgeproxy.proxy.fields import Names
 from edgeproxy.proxy.plan import Plan
 from edgeproxy.proxy.upstream.attempt import Attempt
 from edgeproxy.tracing.policy import TailReason
+
+
+class ScriptPart(NamedTuple):
+    """What operators' scripts have to do with a record."""
+
+    names: Names
+    """The request's fields as the client sent them."""
+    text: str
+    """The field `script`, JSON."""
+
 
 NO_ORIGIN = (
     '"origin":null,"origin_status":null,"origin_reused":null,"dns_ms":null,"connect_ms":null,"tls_ms":null,"send_ms":null,'
@@ -120,7 +130,7 @@ class Recorder:
             f'"duration_ms":{elapsed_ms},"outcome":"ok","stage":"done","error":null,'
             f"{(_SAMPLED if trace.sampled else _UNSAMPLED)[trace.reason]}"
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]},'
-            f'"headers":{"{}" if self._logged is None else self._headers(names)}}}\n'
+            f'"headers":{"{}" if self._logged is None else self._headers(names)},"script":null}}\n'
         ).encode()
 
     def line(
@@ -134,7 +144,8 @@ class Recorder:
         error: ProxyError | None,
     ) -> bytes:
         """The line of any request; `origin` is the origin's part (`origin_part` or `NO_ORIGIN`)."""
-        names = exchange.names
+        script = exchange.client.script
+        names = exchange.names if script is None else script.names
         trace = exchange.trace
         plan: Plan | None = getattr(exchange, "plan", None)
         cache = "null" if exchange.cache is None else f'"{exchange.cache}"'
@@ -147,7 +158,8 @@ class Recorder:
             f'"error":{"null" if error is None else error_json(error)},'
             f"{(_SAMPLED if trace.sampled else _UNSAMPLED)[trace.reason]}"
             f'"user_agent":{self._strings[names.get(b"user-agent")]},"referer":{self._strings[names.get(b"referer")]},'
-            f'"headers":{"{}" if self._logged is None else self._headers(names)}}}\n'
+            f'"headers":{"{}" if self._logged is None else self._headers(names)},'
+            f'"script":{"null" if script is None else script.text}}}\n'
         ).encode()
 
     def _planned(self, exchange: Exchange) -> str:

@@ -60,7 +60,7 @@ class Edge(dict[str, Any]):
 
     def __init__(self, told: Mapping[str, Any], *, is_decided: bool = False) -> None:
         """Begin with what is known; nothing is decided, unless it is a copy of one where it is."""
-        nothing = {"key": {}, "ttl": None, "bypass": False, "tags": [], "log": {}}
+        nothing: dict[str, Any] = {"key": {}, "ttl": None, "bypass": False, "tags": [], "log": {}}
         super().__init__({**dict.fromkeys(TOLD), **nothing, **told})
         self._is_decided = is_decided
 

@@ -62,6 +62,31 @@ class RecordedOperation(msgspec.Struct, frozen=True, gc=False):
     error: str = ""
 
 
+class RecordedSpan(msgspec.Struct, frozen=True):
+    """A span that a script opened."""
+
+    name: str = ""
+    kind: str = "internal"
+    span_id: str = ""
+    parent_id: str = ""
+    start_ns: int = 0
+    end_ns: int = 0
+    attributes: dict[str, str | bool | int | float | tuple[str, ...]] = {}
+    events: tuple[tuple[str, int, dict[str, str | bool | int | float | tuple[str, ...]]], ...] = ()
+    """Name, time in nanoseconds since the epoch, attributes of each."""
+    error: str | None = None
+    """None: the status is unset or fine; else what went wrong, which may be empty."""
+
+
+class RecordedScript(msgspec.Struct, frozen=True):
+    """What operators' scripts had to do with a request."""
+
+    names: tuple[str, ...] = ()
+    rewritten: str | None = None
+    log: dict[str, str] = {}
+    spans: tuple[RecordedSpan, ...] = ()
+
+
 class Recorded(msgspec.Struct, frozen=True):
     """One record."""
 
@@ -108,6 +133,7 @@ class Recorded(msgspec.Struct, frozen=True):
     error: RecordedError | None = None
     user_agent: str | None = None
     referer: str | None = None
+    script: RecordedScript | None = None
 
     @property
     def started_ns(self) -> int:

@@ -4,6 +4,7 @@
       INTERNAL  cache lookup               with a CLIENT span for each look-up in Redis
       CLIENT    GET                        one for each attempt at the origin; what the origin does hangs under it
       INTERNAL  cache store                with a CLIENT span for each write to Redis
+      …                                    what operators' scripts opened
 
 Ids that went over the wire (the request's, the attempts', the operations') are those of the record; the two that did
 not are made from the request's, so that the same record always comes to the same spans. Names and attributes are
@@ -16,7 +17,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from edgeproxy.tracing.naming import METHODS, span_name
-from edgeproxy.tracing.recorded import Recorded, RecordedAttempt, RecordedError, RecordedOperation
+from edgeproxy.tracing.recorded import Recorded, RecordedAttempt, RecordedError, RecordedOperation, RecordedSpan
 
 type Value = str | bool | int | float | tuple[str, ...]
 type Attributes = dict[str, Value]
@@ -38,6 +39,11 @@ class Kind(IntEnum):
     INTERNAL = 1
     SERVER = 2
     CLIENT = 3
+    PRODUCER = 4
+    CONSUMER = 5
+
+
+_KINDS = {kind.name.lower(): kind for kind in Kind}
 
 
 class Event(NamedTuple):
@@ -93,6 +99,8 @@ def spans_of(record: Recorded) -> list[Span]:
     for operation in record.store:
         parent = looked_up if operation.op == "MGET" else stored
         spans.append(_operation(record, operation, started_ns, flags, parent))
+    if record.script is not None:
+        spans += [_scripted(record, one, flags) for one in record.script.spans]
     return spans
 
 
@@ -169,6 +177,9 @@ def _request_attributes(record: Recorded) -> Attributes:
         attributes["network.protocol.version"] = version
     for name, text in record.headers.items():
         attributes[f"http.request.header.{name}"] = (text,)
+    if record.script is not None:
+        attributes["edgeproxy.script.names"] = record.script.names
+        attributes |= {f"edgeproxy.script.log.{name}": text for name, text in record.script.log.items()}
     return attributes
 
 
@@ -315,6 +326,16 @@ def _operation(record: Recorded, operation: RecordedOperation, started_ns: int, 
     if code.isupper():
         attributes["db.response.status_code"] = code
     return span._replace(error=operation.error)
+
+
+def _scripted(record: Recorded, one: RecordedSpan, flags: int) -> Span:
+    """A span that an operator's script opened."""
+    kind = _KINDS.get(one.kind, Kind.INTERNAL)
+    span = _child(
+        record, one.name, kind, one.span_id, one.parent_id, flags, one.start_ns, one.end_ns, dict(one.attributes)
+    )
+    events = [Event(name, time_ns, dict(attributes)) for name, time_ns, attributes in one.events]
+    return span._replace(events=events, error=one.error)
 
 
 def _child(

@@ -34,7 +34,7 @@ def context(trace_id: str, span_id: str, state: str = "", *, remote: bool = Fals
 
 
 def as_the_sdk_encodes(*spans: Span) -> ExportTraceServiceRequest:
-    kinds = {Kind.INTERNAL: SpanKind.INTERNAL, Kind.SERVER: SpanKind.SERVER, Kind.CLIENT: SpanKind.CLIENT}
+    kinds = {kind: SpanKind[kind.name] for kind in Kind}
     return encode_spans(
         [
             ReadableSpan(

@@ -163,6 +163,7 @@ def test_a_line_of_a_miss_says_all_there_is_to_say() -> None:
         "user_agent": "curl/8",
         "referer": "http://r.test/",
         "headers": {},
+        "script": None,
     }
 
 

@@ -1,0 +1,266 @@
+"""Exchanges as mitmproxy's flows and back: what a script is shown, and what becomes of what it changed.
+
+What is unchanged stays byte for byte what it was. What was changed is checked as strictly as a client's own request: no
+script can make two messages of one by accident. No I/O.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from mitmproxy import connection, http
+
+from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.fields import FieldLines, Names, fold
+from edgeproxy.scripting.errors import ChangeError
+
+type Stream = bool | Callable[[bytes], Iterable[bytes] | bytes]
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+_PATH = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*")
+_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=-]+|[0-9A-Fa-f:.]+")
+_HOST_FIELD = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
+_AUTHORITY = re.compile(rb"(.*?)(?::([0-9]+))?")
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_HOP_FIELDS = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
+"""Response fields that are written where the response goes out."""
+_PORTS = {b"http": 80, b"https": 443}
+_STATUSES = range(200, 600)
+
+
+class Came(NamedTuple):
+    """A request as it came, before any script saw it."""
+
+    key: bytes
+    """Its target URI."""
+    lines: FieldLines
+    names: Names
+    server: tuple[bytes, str, int]
+    """Scheme, host and port that it is for."""
+
+
+class Wanted(NamedTuple):
+    """A request as scripts want it to be sent."""
+
+    method: bytes
+    target: bytes
+    host: bytes
+    lines: FieldLines
+    names: Names
+    held: list[bytes]
+    has_body: bool
+    trailers: FieldLines | None
+    server: str
+    """Where a script sends it (`scheme://host:port`); empty where it did not say."""
+
+
+def authority_of(host: bytes, scheme: bytes = b"http") -> tuple[str, int]:
+    """Host and port of a Host field."""
+    match = _AUTHORITY.fullmatch(host)
+    name, port = match.groups() if match else (host, None)
+    return name.strip(b"[]").decode("latin-1"), int(port) if port else _PORTS[scheme]
+
+
+def client_of(peer: object, sock: object, connected_at: float) -> connection.Client:
+    """What scripts know a client's connection as; the addresses are those of its socket."""
+    return connection.Client(
+        peername=_address(peer),
+        sockname=_address(sock),
+        timestamp_start=connected_at,
+        state=connection.ConnectionState.OPEN,
+    )
+
+
+def _address(found: object) -> tuple[str, int]:
+    return (str(found[0]), int(found[1])) if isinstance(found, tuple) and len(found) > 1 else ("", 0)
+
+
+def flow_of(exchange: Exchange, client: connection.Client) -> tuple[http.HTTPFlow, Came]:
+    """The flow that a request is, its body still to come."""
+    host, port = authority_of(exchange.host)
+    came = Came(exchange.key, exchange.lines, exchange.names, (b"http", host, port))
+    flow = http.HTTPFlow(client, connection.Server(address=(host, port)), live=True)
+    flow.request = http.Request(
+        host=host,
+        port=port,
+        method=exchange.method,
+        scheme=b"http",
+        authority=b"",
+        path=exchange.target,
+        http_version=b"HTTP/1.1" if exchange.minor else b"HTTP/1.0",
+        headers=http.Headers(exchange.lines),
+        content=None if exchange.has_body else b"",
+        trailers=None,
+        timestamp_start=exchange.now_ns / 1e9,
+        timestamp_end=None,
+    )
+    return flow, came
+
+
+def wanted(flow: http.HTTPFlow, came: Came, *, is_streamed: bool) -> Wanted:
+    """What is to be sent on of a request that scripts have seen; `is_streamed`: its body is still to come.
+
+    Raises ChangeError when that is nothing that could be sent.
+    """
+    request = flow.request
+    data = request.data
+    if not _TOKEN.fullmatch(data.method):
+        raise ChangeError(f"the method is {data.method!r}; expected a token")
+    if not _PATH.fullmatch(data.path) and (data.method, data.path) != (b"OPTIONS", b"*"):
+        raise ChangeError(f"the path is {data.path!r}; expected one that begins with / and has no space and no #")
+    lines = list(data.headers.fields)
+    if lines != came.lines:
+        _check_fields(lines)
+    is_chunked = b"transfer-encoding" in came.names
+    body = b"" if is_streamed else data.content or b""
+    length: int | None = len(body) if body or b"content-length" in came.names else -1
+    if is_streamed and b"content-length" in came.names:
+        length = int(came.names[b"content-length"])
+    if is_chunked or (is_streamed and callable(request.stream)):
+        length = None
+    lines = _framed(lines, length)
+    if not is_streamed and b"expect" in came.names:
+        lines = [line for line in lines if line[0].lower() != b"expect"]  # the body is here
+    is_same = lines == came.lines
+    names = came.names if is_same else fold(lines)
+    return Wanted(
+        method=data.method,
+        target=data.path,
+        host=_host_of(names, came),
+        lines=came.lines if is_same else lines,
+        names=names,
+        held=[body] if body else [],
+        has_body=length is None or length > 0,
+        trailers=list(data.trailers.fields) if data.trailers and is_chunked else None,
+        server=_server(request, came),
+    )
+
+
+def _framed(lines: FieldLines, length: int | None) -> FieldLines:
+    """With the framing of a body of this length, None: in chunks, -1: there is none; untouched where that is what is
+    said already.
+    """
+    framing = [line for line in lines if line[0].lower() in _FRAMING]
+    if length == -1:
+        return [line for line in lines if line not in framing] if framing else lines
+    name, value = (b"Transfer-Encoding", b"chunked") if length is None else (b"Content-Length", b"%d" % length)
+    if len(framing) == 1 and framing[0][0].lower() == name.lower() and framing[0][1].lower() == value:
+        return lines
+    return [*(line for line in lines if line not in framing), (name, value)]
+
+
+def _host_of(names: Names, came: Came) -> bytes:
+    host = names.get(b"host", b"")
+    if host != came.names.get(b"host", b"") and not _HOST_FIELD.fullmatch(host):
+        raise ChangeError(f"the Host field is {host!r}; expected a host name or address with an optional port")
+    return host.lower()
+
+
+def _server(request: http.Request, came: Came) -> str:
+    data = request.data
+    if (data.scheme, data.host, data.port) == came.server:
+        return ""
+    if data.scheme not in _PORTS:
+        raise ChangeError(f"the scheme is {data.scheme!r}; expected http or https")
+    if not _HOST.fullmatch(data.host) or not 0 < data.port < 65536:
+        raise ChangeError(f"the server is {data.host!r}, port {data.port}; expected a host and a port from 1 to 65535")
+    host = f"[{data.host}]" if ":" in data.host else data.host.lower()
+    return f"{data.scheme.decode()}://{host}:{data.port}"
+
+
+def _check_fields(lines: Iterable[tuple[bytes, bytes]]) -> None:
+    for name, value in lines:
+        if not _TOKEN.fullmatch(name):
+            raise ChangeError(f"there is a header field with the name {name!r}; expected a token")
+        if not _VALUE.fullmatch(value):
+            raise ChangeError(f"the header field {name!r} has a control character or a line end in its value")
+
+
+# --- responses
+
+
+def response_of(head: str) -> http.Response:
+    """The response that a head is, without the fields that are its connection's; the body is still to come."""
+    first, *rest = head.removesuffix("\r\n").split("\r\n")
+    _, status, *reason = first.split(" ", 2)
+    fields = []
+    for line in rest:
+        name, _, value = line.partition(":")
+        key = name.encode("latin-1")
+        if key.lower() not in _HOP_FIELDS:
+            fields.append((key, value.strip(" \t").encode("latin-1")))
+    return http.Response(
+        http_version=b"HTTP/1.1",
+        status_code=int(status),
+        reason=reason[0].encode("latin-1") if reason else b"",
+        headers=http.Headers(fields),
+        content=None,
+        trailers=None,
+        timestamp_start=time.time(),
+        timestamp_end=None,
+    )
+
+
+def response_head(response: http.Response | None, without: frozenset[bytes]) -> str:
+    """Status line and fields of a response as they go out, without `without` (lower case) and the connection's.
+
+    Raises ChangeError when that is nothing that could be sent.
+    """
+    if response is None:
+        raise ChangeError("flow.response is None; expected a response")
+    data = response.data
+    if data.status_code not in _STATUSES:
+        raise ChangeError(f"the status is {data.status_code}; expected 200 to 599")
+    if not _VALUE.fullmatch(data.reason):
+        raise ChangeError("the reason phrase has a control character or a line end")
+    lines = list(data.headers.fields)
+    _check_fields(lines)
+    dropped = _HOP_FIELDS | without
+    fields = b"".join(b"%b: %b\r\n" % line for line in lines if line[0].lower() not in dropped)
+    return (b"HTTP/1.1 %d %b\r\n%b" % (data.status_code, data.reason, fields)).decode("latin-1")
+
+
+# --- as if a hook had not been there
+
+
+class Snapshot(NamedTuple):
+    """What a flow was before a hook."""
+
+    request: dict[str, object]
+    request_fields: tuple[tuple[bytes, bytes], ...]
+    request_stream: Stream
+    response: http.Response | None
+    response_data: dict[str, object]
+    response_fields: tuple[tuple[bytes, bytes], ...]
+    response_stream: Stream
+    error: object
+
+
+def snapshot(flow: http.HTTPFlow) -> Snapshot:
+    """Note what a hook may change."""
+    request, response = flow.request, flow.response
+    return Snapshot(
+        request=dict(vars(request.data)),
+        request_fields=request.data.headers.fields,
+        request_stream=request.stream,
+        response=response,
+        response_data={} if response is None else dict(vars(response.data)),
+        response_fields=() if response is None else response.data.headers.fields,
+        response_stream=False if response is None else response.stream,
+        error=flow.error,
+    )
+
+
+def restore(flow: http.HTTPFlow, was: Snapshot) -> None:
+    """Undo what a hook has changed since."""
+    vars(flow.request.data).update(was.request)
+    flow.request.data.headers.fields = was.request_fields
+    flow.request.stream = was.request_stream
+    flow.response = was.response
+    if was.response is not None:
+        vars(was.response.data).update(was.response_data)
+        was.response.data.headers.fields = was.response_fields
+        was.response.stream = was.response_stream
+    flow.error = was.error  # type: ignore[assignment]
