@@ -71,6 +71,25 @@ class TestAValidConfiguration:
         assert f"Environment file: {tmp_path}/edgeproxy.env.\n" in check(GOOD, "").stdout
 
 
+class TestScripts:
+    def test_are_printed_with_their_options_but_without_secrets(self, check: Check, tmp_path: Path) -> None:
+        script = tmp_path / "ab_test.py"
+        script.touch()
+        options = '[addons.options]\nab_share = 0.5\nurl_secret = "s3cr3t"\n'
+        done = check(f'{GOOD}[addons]\nscripts = ["{script}"]\nfilter = "~u /shop"\n{options}')
+        assert (done.returncode, done.stderr) == (0, "")
+        addons = tomllib.loads(done.stdout)["addons"]
+        assert (addons["scripts"], addons["filter"], addons["on_error"]) == ([str(script)], "~u /shop", "continue")
+        assert addons["options"] == {"ab_share": 0.5, "url_secret": "(hidden)"}
+        assert "s3cr3t" not in done.stdout
+
+    def test_that_are_wrong_are_named_one_by_one(self, check: Check, tmp_path: Path) -> None:
+        done = check(f'{GOOD}[addons]\nscripts = ["{tmp_path}/none.py"]\nfilter = "~u"\ntimeout = 0\n')
+        assert (done.returncode, done.stdout) == (2, "")
+        for key in (f'addons.scripts[0] = "{tmp_path}/none.py"', 'addons.filter = "~u"', "addons.timeout = 0"):
+            assert f"edgeproxy.toml: {key}: expected " in done.stderr
+
+
 class TestTheEnvironment:
     def test_wins_over_the_file_and_is_named(self, check: Check) -> None:
         done = check(GOOD, OTEL_TRACES_SAMPLER_ARG="0.25", OTEL_SERVICE_NAME="edge-hk", EDGEPROXY_TRACING="off")
