@@ -71,6 +71,16 @@ def test_one_request_in_so_many_goes_to_the_other_path(tmp_path: Path) -> None:
     assert load.failed == pytest.approx(load.requests / 10, abs=8)
 
 
+@pytest.mark.slow
+def test_nodes_with_a_script_and_without_are_compared() -> None:
+    outcome = runner.Outcome(scripts=runner.scripted(["edgeproxy"], 1, 1.0, 8, CORES[-1], CORES[0]))
+    assert [one.share for one in outcome.scripts] == [0.0, 0.0, 0.01, 1.0]
+    assert [one.seen for one in outcome.scripts] == [
+        0.0, 0.0, pytest.approx(0.01, abs=0.002), pytest.approx(1.0, abs=0.2)
+    ]  # fmt: skip
+    assert "| edgeproxy, a script that sees 1 %" in report.render(outcome, [], {})
+
+
 @pytest.mark.usefixtures("_lua")
 def test_a_server_that_dies_under_load_is_left_out_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     class Dying(Throughput):
