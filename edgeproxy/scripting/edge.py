@@ -25,7 +25,8 @@ TOLD = (
 DECIDED = ("key", "ttl", "bypass", "tags")
 """What scripts may set until the request is looked up in the cache, which is after the request hooks."""
 _SETTABLE = (*DECIDED, "log")
-_LOG_BYTES_MAX = 1024
+_LOG_MAX = 32
+_LOG_TEXT_MAX = 1024
 _STATUS_CODES = range(100, 600)
 _TTL_MAX_S = 10 * 365 * 86400
 
@@ -129,15 +130,20 @@ class Edge(dict[str, Any]):
         )
 
     def logged(self) -> dict[str, str]:
-        """What goes into the access log: text, each value cut at 1024 characters; what is no text is shown as one."""
+        """What goes into the access log: the first 32 pairs as text, each cut at 1024 characters."""
         log = self["log"]
         if not isinstance(log, dict):
             return {}
-        return {str(name)[:_LOG_BYTES_MAX]: str(value)[:_LOG_BYTES_MAX] for name, value in log.items()}
+        return {_text(name): _text(value) for name, value in [*log.items()][:_LOG_MAX]}
 
 
 def _ns(seconds: float) -> int:
     return round(seconds * SECOND_NS)
+
+
+def _text(value: object) -> str:
+    """As text that is fit for a record."""
+    return str(value)[:_LOG_TEXT_MAX].encode("utf-8", "backslashreplace").decode()
 
 
 def _is_key(value: object) -> None:

@@ -97,7 +97,7 @@ class ScriptHost:
     def start(self) -> None:
         """Load all scripts; from within the running loop, before the first connection."""
         logs.install(self._level)
-        spans.install()
+        spans.install(self._counters)
         self._master = EdgeMaster(options.Options())
         self._master.addons.chain = [self._all]
         for path in self._scripts:

@@ -5,6 +5,7 @@ it with the others, so that a trace is sampled, counted and kept as a whole.
 """
 
 import contextvars
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,16 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import Attributes
 
+from edgeproxy.ledger import Counter
 from edgeproxy.tracing import RequestTrace
 from edgeproxy.tracing.recorded import RecordedSpan
 
+type Value = str | bool | int | float | tuple[str, ...]
+
 SPANS_MAX = 32
 """How many spans of scripts a request's record has at most."""
+_TEXT_MAX = 256
+_INT64 = 2**63
 _LIMITS = SpanLimits(max_span_attributes=16, max_events=8, max_event_attributes=8, max_span_attribute_length=256)
 
 
@@ -33,8 +39,6 @@ class Opened:
         self.ended: list[RecordedSpan] = []
         self.is_closed = False
         """Whether the record is published."""
-        self.missed = 0
-        """Spans that the record has not."""
 
 
 _current: contextvars.ContextVar[Opened | None] = contextvars.ContextVar("edgeproxy_opened", default=None)
@@ -66,12 +70,14 @@ def trace_id() -> str | None:
     return None if opened is None else opened.request.trace_id
 
 
-def install() -> None:
-    """Have OpenTelemetry's API in this process make spans for the records. For once a process."""
+def install(counters: "memoryview[int]") -> None:
+    """Have OpenTelemetry's API in this process make spans for the records; what comes too late for one is counted. For
+    once a process.
+    """
     provider = TracerProvider(
         sampler=_AsRequested(), resource=Resource.get_empty(), shutdown_on_exit=False, span_limits=_LIMITS
     )
-    provider.add_span_processor(_IntoRecords())
+    provider.add_span_processor(_IntoRecords(counters))
     trace.set_tracer_provider(provider)
 
 
@@ -104,7 +110,8 @@ class _AsRequested(Sampler):
 class _IntoRecords(SpanProcessor):
     """Notes what has ended with the request that it was opened for."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: "memoryview[int]") -> None:
+        self._counters = counters
         self._open: dict[int, Opened] = {}
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -122,7 +129,7 @@ class _IntoRecords(SpanProcessor):
         if opened is None:
             return
         if opened.is_closed or len(opened.ended) >= SPANS_MAX:
-            opened.missed += 1
+            self._counters[Counter.SPANS_UNSEEN] += opened.request.sampled
         else:
             opened.ended.append(recorded(span))
 
@@ -132,20 +139,31 @@ def recorded(span: ReadableSpan) -> RecordedSpan:
     context = span.get_span_context()
     failed = span.status.status_code is StatusCode.ERROR
     return RecordedSpan(
-        name=span.name[:256],
+        name=_text(span.name),
         kind=span.kind.name.lower(),
         span_id=f"{context.span_id if context else 0:016x}",
         parent_id=f"{span.parent.span_id if span.parent else 0:016x}",
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
         attributes=_plain(span.attributes),
-        events=tuple((event.name[:256], event.timestamp, _plain(event.attributes)) for event in span.events),
-        error=(span.status.description or "")[:256] if failed else None,
+        events=tuple((_text(event.name), event.timestamp, _plain(event.attributes)) for event in span.events),
+        error=_text(span.status.description or "") if failed else None,
     )
 
 
-def _plain(attributes: Mapping[str, Any] | None) -> dict[str, str | bool | int | float | tuple[str, ...]]:
-    return {
-        name: tuple(str(part)[:256] for part in value) if isinstance(value, list | tuple) else value
-        for name, value in (attributes or {}).items()
-    }
+def _plain(attributes: Mapping[str, Any] | None) -> dict[str, Value]:
+    return {_text(name): _value(value) for name, value in (attributes or {}).items()}
+
+
+def _value(value: object) -> Value:
+    """What JSON and OTLP can both say; the rest as text."""
+    if isinstance(value, list | tuple):
+        return tuple(_text(str(part)) for part in value)
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) < _INT64):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else _text(str(value))
+
+
+def _text(text: str) -> str:
+    """Cut, and fit for a record: what is no Unicode is escaped."""
+    return text[:_TEXT_MAX].encode("utf-8", "backslashreplace").decode()
