@@ -78,7 +78,7 @@ class RequestSteps(FlowScope):
             self._whole()
         elif self.flow.response is not None:
             self.own_response()
-        elif self.flow.request.stream or self._stated_bytes() > self.body_bytes or self._kept_bytes > self.body_bytes:
+        elif self.flow.request.stream or self._is_not_held():
             self._stream()
         else:
             self.phase = Phase.REQUEST_BODY
@@ -90,8 +90,10 @@ class RequestSteps(FlowScope):
             if self._is_held:
                 self.client.resume_body()
 
-    def _stated_bytes(self) -> int:
-        return int(self.came.names.get(b"content-length", 0))
+    def _is_not_held(self) -> bool:
+        """Whether the body goes by without a script having asked for that: no hook is for it, or it is too long."""
+        stated = int(self.came.names.get(b"content-length", 0))
+        return not self.has_hook("request", "response") or max(stated, self._kept_bytes) > self.body_bytes
 
     def _stream(self) -> None:
         """Forward it before its body is here: that goes by, and `request` is called behind it."""
@@ -173,6 +175,7 @@ class RequestSteps(FlowScope):
         exchange.key = b"http://" + asked.host + asked.target
         exchange.lines = asked.lines
         exchange.names = asked.names
-        exchange.trailers = asked.trailers
+        if not self._streams:
+            exchange.trailers = asked.trailers
         exchange.has_body = asked.has_body
         exchange.held = asked.held

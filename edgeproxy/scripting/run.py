@@ -120,8 +120,9 @@ class FlowRun(RequestSteps):
             return
         self.phase = Phase.RESPONSE_BODY
         stated = "" if response is None else response.headers.get("content-length", "")
-        is_large = self._pieces_bytes > self.body_bytes or (stated.isdecimal() and int(stated) > self.body_bytes)
-        if response is not None and (response.stream or (is_large and not self._is_bodiless(response.status_code))):
+        length = max(self._pieces_bytes, int(stated) if stated.isdecimal() else 0)
+        goes_by = length > self.body_bytes or not (self._is_ended or self.has_hook("response"))
+        if response is not None and (response.stream or (goes_by and not self._is_bodiless(response.status_code))):
             self._stream_out()
         elif self._is_ended:
             self._whole_response()

@@ -111,6 +111,11 @@ class FlowScope:
         """Whether there is nothing more to do for it."""
         return self.phase in (Phase.DELIVERED, Phase.FAILED)
 
+    def has_hook(self, *names: str) -> bool:
+        """Whether a hook of one of these names may be called for this request."""
+        hooks = self.chain.hooks
+        return any(self._decisions[hook.selector] is not False for name in names for hook in hooks.get(name, ()))
+
     def selects(self, hook: Hook) -> bool:
         """Whether the hook's filter is met now."""
         decided = self._decisions[hook.selector]
