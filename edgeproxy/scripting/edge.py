@@ -56,6 +56,9 @@ class Decisions:
         )
 
 
+_NOTHING = Decisions()
+
+
 class Edge(dict[str, Any]):
     """The keys of `TOLD`, to read; those of `DECIDED` and `log`, to set."""
 
@@ -116,6 +119,8 @@ class Edge(dict[str, Any]):
         changed in place into something that may not be.
         """
         self._is_decided = True
+        if not (self["key"] or self["bypass"] or self["tags"] or self["ttl"] is not None):
+            return _NOTHING
         for key in DECIDED:
             _CHECKS[key](self[key])
         ttl = self["ttl"]

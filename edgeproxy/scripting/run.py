@@ -88,6 +88,7 @@ class FlowRun(RequestSteps):
         self.is_own = True
         self._head = ""
         self._first: http.Response | None = None
+        self._came: tuple[tuple[bytes, bytes], ...] = ()
         self._pieces: list[bytes] = []
         self.phase = Phase.RESPONSE_HEAD
         self.call("responseheaders", self._whole_response)
@@ -96,6 +97,7 @@ class FlowRun(RequestSteps):
         exchange = self.exchange
         self._head = head
         self._first = self.flow.response = response_of(head)
+        self._came = self._first.data.headers.fields
         self._pieces = pieces
         self._pieces_bytes = sum(map(len, pieces))
         self._is_ended = is_ended
@@ -236,7 +238,7 @@ class FlowRun(RequestSteps):
         """
         response = self.flow.response
         try:
-            return response, response_head(response, without) + self._edges_own(response)
+            return response, response_head(response, without, self._came) + self._edges_own(response)
         except ChangeError as error:
             self.fault("response", error)
         if self.failed or not self._head:
