@@ -17,12 +17,12 @@ import time
 from functools import partial
 from http import HTTPStatus
 
-from edgeproxy.cache import Entry, conditional, policy, purge_request
+from edgeproxy.cache import Entry, conditional, policy
 from edgeproxy.cache.policy import Reuse
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Config
 from edgeproxy.ledger import CacheWord, Counter, LedgerWriter, Stage
-from edgeproxy.proxy import problem, response
+from edgeproxy.proxy import gauges, problem, response
 from edgeproxy.proxy.accounts import Accounts
 from edgeproxy.proxy.arrivals import Arrivals
 from edgeproxy.proxy.deadlines import Deadlines
@@ -32,17 +32,9 @@ from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.familiar import FamiliarHeads
 from edgeproxy.proxy.http1 import ClientConnection
 from edgeproxy.proxy.plan import Plans
+from edgeproxy.proxy.purging import PurgeRequests
 from edgeproxy.proxy.record import Recorder, quoted
-from edgeproxy.proxy.refusals import (
-    DRAIN_TIMEOUT,
-    NO_ROUTE,
-    NOT_CACHED,
-    NOT_CACHED_HERE,
-    PURGE_REFUSED,
-    TOO_BUSY,
-    TRACE_REFUSED,
-    purge_failed,
-)
+from edgeproxy.proxy.refusals import DRAIN_TIMEOUT, NO_ROUTE, NOT_CACHED, TOO_BUSY, TRACE_REFUSED
 from edgeproxy.proxy.routing import Routes
 from edgeproxy.proxy.serving import serving
 from edgeproxy.proxy.settings import Settings
@@ -66,19 +58,6 @@ _SELECTIVE = frozenset(
 """Request fields that make a lookup more than a lookup; without them a fresh entry is the answer."""
 _OTHERS = _SELECTIVE - {b"if-none-match", b"if-modified-since"}
 """Those that leave a question where If-None-Match names the entry; If-Modified-Since does not count then."""
-
-
-_STORE_COUNTERS = (
-    Counter.STORE_OPERATIONS,
-    Counter.STORE_FAILURES,
-    Counter.STORE_DROPPED,
-    Counter.STORE_DAMAGED,
-    Counter.STORE_BREAKS,
-    Counter.STORE_NODES,
-    Counter.STORE_NODES_WELL,
-    Counter.STORE_USABLE,
-)
-"""In the order of `StoreHealth`."""
 
 
 class Pipeline:
@@ -110,7 +89,7 @@ class Pipeline:
         self._head: Head | None = None
         """Who decides on traces beyond the plain sampler; None where nothing of that kind is configured."""
         self._trust = TrustPolicy(config.tracing.trust)
-        self._may_purge = TrustPolicy(config.cache.purge_allow)
+        self._purging = PurgeRequests(self, config)
         self._memory = cache.memory
         self._purges = cache.purges
         self._lookup_stage = Stage.STORE_WAIT if cache.store is not None and cache.store.is_remote else Stage.LOOKUP
@@ -197,7 +176,7 @@ class Pipeline:
         elif method == b"TRACE":
             self.refuse(exchange, TRACE_REFUSED)
         elif method == b"PURGE":
-            self._purge(exchange)
+            self._purging.serve(exchange)
         else:
             self.departures.pass_on(exchange, "method")
 
@@ -341,7 +320,7 @@ class Pipeline:
         body = problem.body(error, trace.trace_id, trace.request_id)
         exchange.error = error
         stage = exchange.stage
-        self._answer_itself(exchange, error.status, body)
+        self.answer_itself(exchange, error.status, body)
         self.accounts.close(exchange, error.outcome, stage, error)
 
     def broken(self, exchange: Exchange, error: ProxyError) -> None:
@@ -365,33 +344,7 @@ class Pipeline:
         elif exchange.fetch is not None:
             exchange.fetch.cancel(error)
 
-    def _purge(self, exchange: Exchange) -> None:
-        """PURGE, as Varnish's and Nginx's users know it: what is stored for this URL goes."""
-        if not self._may_purge.trusts(exchange.client.address):
-            self.refuse(exchange, PURGE_REFUSED)
-            return
-        if not exchange.plan.route.cache:
-            self.refuse(exchange, NOT_CACHED_HERE)
-            return
-        wanted = purge_request(exchange.names, exchange.plan.url)
-        left = len(wanted)
-
-        def given(_seq: int, error: Exception | None) -> None:
-            nonlocal left
-            left -= 1
-            if exchange.is_over:
-                return
-            if error is not None:
-                self.refuse(exchange, purge_failed(error))
-            elif not left:
-                self.ledger.acknowledge_purge(self._purges.seq)
-                self._answer_itself(exchange, HTTPStatus.OK, problem.purged(wanted))
-                self.done(exchange)
-
-        for purge in wanted:
-            self.cache.purge(purge, exchange.now_ns, given)
-
-    def _answer_itself(self, exchange: Exchange, status: HTTPStatus, body: bytes) -> None:
+    def answer_itself(self, exchange: Exchange, status: HTTPStatus, body: bytes) -> None:
         """Send an answer of the edge's own."""
         sent = b"" if exchange.method == b"HEAD" else body
         exchange.status = int(status)
@@ -451,13 +404,7 @@ class Pipeline:
 
     def gauge(self) -> None:
         """Bring the gauges that no request bumps up to date."""
-        self.counters[Counter.CACHE_BYTES] = self._memory.size_bytes
-        self.counters[Counter.CACHE_ENTRIES] = len(self._memory)
-        self.counters[Counter.CACHE_EVICTIONS] = self._memory.evictions
-        health = None if self.cache.store is None else self.cache.store.health()
-        if health is not None:
-            for counter, value in zip(_STORE_COUNTERS, health, strict=True):
-                self.counters[counter] = int(value)
+        gauges.bring_up_to_date(self.counters, self.cache)
 
     def drain(self) -> None:
         """Take no new request on any connection; those under way end in their own time."""

@@ -272,4 +272,5 @@ class Decorator:
 def _split_timing(elapsed_s: float, origin_s: float | None, exchange: Exchange) -> str:
     if origin_s is None:
         origin_s = 0.0 if exchange.fetch is None else exchange.fetch.origin_s()
-    return f"edge;dur={(elapsed_s - origin_s) * 1e3:.3f}, origin;dur={origin_s * 1e3:.3f}"
+    origin_ms = f"{origin_s * 1e3:.3f}" if origin_s else "0"
+    return f"edge;dur={(elapsed_s - origin_s) * 1e3:.3f}, origin;dur={origin_ms}"
