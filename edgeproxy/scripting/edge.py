@@ -111,8 +111,12 @@ class Edge(dict[str, Any]):
         return type(self)(copy.deepcopy(dict(self), memo), is_decided=self._is_decided)
 
     def tell(self, **told: Any) -> None:  # noqa: ANN401 of each key its own type
-        """Set what only the edge sets; keys of `TOLD`."""
+        """Set what only the edge sets, or what was `saved`."""
         super().update(told)
+
+    def saved(self) -> dict[str, Any]:
+        """What scripts have set so far, to be given to `tell` where the last of it is to be undone."""
+        return {key: copy.copy(self[key]) for key in _SETTABLE}
 
     def decide(self) -> Decisions:
         """What was decided; from now on nothing more is. Raises TypeError or ValueError for a list or dict that was

@@ -6,7 +6,7 @@ from mitmproxy import http
 
 from edgeproxy.scripting.edge import Decisions
 from edgeproxy.scripting.errors import FAILED
-from edgeproxy.scripting.messages import Wanted, restore, wanted
+from edgeproxy.scripting.messages import Wanted, wanted
 from edgeproxy.scripting.scope import AHEAD_BYTES, FlowScope, Phase
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -161,7 +161,7 @@ class RequestSteps(FlowScope):
 
     def _undo_all(self) -> None:
         content, stream = self.flow.request.data.content, self.flow.request.stream
-        restore(self.flow, self._as_it_came)
+        self.undo(self._as_it_came)
         if self._streams:
             self.flow.request.stream = stream  # some of it has been through that
         else:

@@ -125,13 +125,16 @@ class FlowScope:
             self._seen_by[hook.script] = None
         return decided
 
-    def note(self) -> Snapshot:
-        """The flow as it is."""
-        return snapshot(self.flow)
+    def note(self) -> tuple[Snapshot, dict[str, Any], dict[str, Any]]:
+        """The flow as it is, and what scripts have set beside it."""
+        return snapshot(self.flow), dict(self.flow.metadata), self.edge.saved()
 
-    def undo(self, noted: Snapshot) -> None:
+    def undo(self, noted: tuple[Snapshot, dict[str, Any], dict[str, Any]]) -> None:
         """The flow as it was."""
-        restore(self.flow, noted)
+        was, metadata, saved = noted
+        restore(self.flow, was)
+        self.flow.metadata = metadata
+        self.edge.tell(**saved)
 
     def resumed(self) -> Awaitable[None] | None:
         """Wait where a script has stopped the flow (`flow.intercept`)."""
