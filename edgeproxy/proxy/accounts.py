@@ -41,7 +41,7 @@ class Accounts:
 
     def hit(self, exchange: Exchange, body_bytes: int, elapsed_s: float, elapsed_ms: str, tier: str) -> None:
         """Close a request that was answered with a fresh response as it is stored."""
-        if elapsed_s >= self._slow_s:
+        if elapsed_s >= self._slow_s or exchange.status >= 500:
             self._export_after_all(exchange, "ok", elapsed_s)
         self.ledger.publish(exchange.slot, self._recorder.hit(exchange, body_bytes, elapsed_ms, tier))
         counters = self.counters

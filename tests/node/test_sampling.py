@@ -21,6 +21,7 @@ PARENT = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 def origin() -> Iterator[Origin]:
     with Origin() as started:
         started.on("/broken", reply(b"no", status="500 Internal Server Error"))
+        started.on("/broken/kept", reply(b"no", "Cache-Control: max-age=60", status="500 Internal Server Error"))
         yield started
 
 
@@ -76,6 +77,15 @@ def test_rules_go_by_route_path_method_and_header(shared: Node, origin: Origin) 
     assert why(shared, "/api/x", "x-debug: 1", method="POST") == (True, "rule")
     assert origin.requests[-1]["traceparent"].endswith("-03")
     assert why(shared, "/other", PARENT) == (True, "parent")
+
+
+def test_an_error_that_was_stored_is_exported_as_one_that_was_fetched_is(shared: Node) -> None:
+    parents = [PARENT.replace("0af7", f"00f{number}")[:-1] + "0" for number in range(3)]
+    records = [asked(shared, "/broken/kept", parent) for parent in parents]
+    assert [record["cache"] for record in records] == ["MISS", "HIT", "HIT"]
+    assert [(record["sampled"], record["sampling"], record["exported"]) for record in records] == [
+        (False, "error", True)
+    ] * 3
 
 
 def test_the_cap_holds_for_trusted_parents_too(shared: Node, origin: Origin) -> None:
