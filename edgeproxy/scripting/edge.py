@@ -7,7 +7,7 @@ and not a setting without effect. The same on the edge and under stock mitmproxy
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import msgspec
 
@@ -101,10 +101,33 @@ class Edge(dict[str, Any]):
         """Nothing can be taken away."""
         raise KeyError(f"{key!r} can't be deleted; set it anew")
 
+    def pop(self, key: str, *_: Any) -> NoReturn:  # noqa: ANN401 dict's own; it would go round `__delitem__`
+        """Nothing can be taken away."""
+        raise KeyError(f"{key!r} can't be deleted; set it anew")
+
+    def popitem(self) -> NoReturn:
+        """Nothing can be taken away."""
+        raise KeyError("nothing can be deleted; set it anew")
+
+    def clear(self) -> NoReturn:
+        """Nothing can be taken away."""
+        self.popitem()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 dict's own
+        """What is there: all keys that there may be are."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
     def update(self, *args: Any, **values: Any) -> None:  # noqa: ANN401 dict's own
         """As `__setitem__` for each; dict's own would go round it."""
         for key, value in dict(*args, **values).items():
             self[key] = value
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc,override]  # noqa: ANN401 dict's own
+        """As `update`."""
+        self.update(other)
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy for a copy of the flow."""
@@ -128,7 +151,7 @@ class Edge(dict[str, Any]):
         for key in DECIDED:
             _CHECKS[key](self[key])
         ttl = self["ttl"]
-        parts = [(name.encode(), value.encode()) for name, value in sorted(self["key"].items())]
+        parts = [(_bytes(name), _bytes(value)) for name, value in sorted(self["key"].items())]
         by_status = {int(status): _ns(seconds) for status, seconds in ttl.items()} if isinstance(ttl, dict) else None
         return Decisions(
             key_parts=extra_parts(parts) if parts else b"",
@@ -150,9 +173,18 @@ def _ns(seconds: float) -> int:
     return round(seconds * SECOND_NS)
 
 
+def _bytes(text: str) -> bytes:
+    """Text as it is in a key: what a request has that is no UTF-8 mitmproxy shows as surrogates."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _text(value: object) -> str:
     """As text that is fit for a record."""
-    return str(value)[:_LOG_TEXT_MAX].encode("utf-8", "backslashreplace").decode()
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001  a script's own object: no line may be lost for it
+        text = f"({type(value).__name__}, which can't be shown)"
+    return text[:_LOG_TEXT_MAX].encode("utf-8", "backslashreplace").decode()
 
 
 def _is_key(value: object) -> None:
