@@ -80,20 +80,26 @@ class SignedUrl:
             raise exceptions.OptionsError("signed_url_protect: a path begins with /")
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Check the token and take it off; refuse what has no good one."""
+        """Check the token and take it off; refuse what has no good one, and what can't be checked."""
+        try:
+            self.admit(flow)
+        except Refused as refused:
+            flow.metadata.setdefault("edge", {"log": {}})["log"]["token"] = f"refused: {refused.reason}"
+            flow.response = refusal(refused)
+        except Exception:  # whatever `on_error` says: a fault in here opens nothing
+            logger.exception("a request could not be checked, and is refused")
+            flow.response = refusal(Refused("error", 500))
+
+    def admit(self, flow: http.HTTPFlow) -> None:
+        """Let a request through, its token taken off; raises Refused."""
         request = flow.request
-        log = flow.metadata.setdefault("edge", {"log": {}})["log"]
         for name in [name for name in request.headers if name.lower().replace("_", "-") in _STEERING]:
             del request.headers[name]
         if not is_protected(request.path, ctx.options.signed_url_protect):
             return
         tokens, target = take_parameter(request.path, ctx.options.signed_url_parameter)
-        try:
-            log["token"] = self.check(tokens, request.method, host_of(request), target)
-        except Refused as refused:
-            log["token"] = f"refused: {refused.reason}"
-            flow.response = refusal(refused)
-            return
+        key = self.check(tokens, request.method, host_of(request), target)
+        flow.metadata.setdefault("edge", {"log": {}})["log"]["token"] = key
         request.path = target
 
     def check(self, tokens: Sequence[str], method: str, host: str, target: str) -> str:
@@ -171,7 +177,13 @@ def is_protected(target: str, protected: Sequence[str]) -> bool:
 def is_ambiguous(target: str) -> bool:
     """Whether servers may disagree about where a target's path leads, or it is escaped more often than anybody does."""
     paths = readings(target)
-    return paths[-1] != paths[-2] or any(_AMBIGUOUS.search(path) for path in paths)
+    has_escaped_slashes = paths[0].count("/") != paths[-1].count("/")
+    return (
+        paths[-1] != paths[-2]
+        or any(_AMBIGUOUS.search(path) for path in paths)
+        # `/a;b%2fc`: some end the parameter at the slash, some at the end
+        or (has_escaped_slashes and any(";" in path for path in paths))
+    )
 
 
 def readings(target: str) -> list[str]:

@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mitmproxy.test.tflow import tflow
 
 from tests.cache.scripted import FRESH
 from tests.scripting.engines import Mitmdump, get
@@ -302,6 +304,30 @@ def test_without_keys_nothing_is_served() -> None:
         assert "there are none" in site.node.stderr
 
 
+def test_what_can_not_be_checked_is_refused_whatever_on_error_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "is_protected", lambda *_: 1 / 0)
+    monkeypatch.setattr(script.ctx, "options", SimpleNamespace(signed_url_protect=["/"]), raising=False)
+    flow = tflow()
+    script.SignedUrl().requestheaders(flow)
+    assert flow.response is not None
+    assert (flow.response.status_code, json.loads(flow.response.content)["detail"]) == (500, "error")
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.binary(max_size=60), st.binary(max_size=20))
+def test_no_target_and_no_host_makes_it_fail(rest: bytes, host: bytes) -> None:
+    options = {"protect": ["/"], "parameter": "token", "keys_file": "", "methods": ["GET"]}
+    script.ctx.options = SimpleNamespace(**{f"signed_url_{name}": value for name, value in options.items()})
+    try:
+        flow = tflow()
+        flow.request.data.path = b"/" + rest + b"?token=k1.99999999999.url." + b"A" * 43
+        flow.request.data.headers["Host"] = host
+        with pytest.raises(script.Refused):
+            script.SignedUrl().admit(flow)
+    finally:
+        del script.ctx.options
+
+
 def test_stock_mitmdump_runs_it(keys_file: Path, origin: Origin) -> None:
     options = {"signed_url_keys_file": str(keys_file)}
     with Mitmdump(origin.url, path_of("signed_url"), options=options) as proxy:
@@ -430,7 +456,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(st.lists(PIECES, max_size=9).map("".join))
 def test_what_is_below_signed_folders_is_below_them_for_every_origin(rest: str) -> None:
     path = "/a/b/" + rest
@@ -440,7 +466,7 @@ def test_what_is_below_signed_folders_is_below_them_for_every_origin(rest: str) 
         assert (origin(path) + "/").startswith("/a/b/"), (name, path, origin(path))
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(st.lists(PIECES, max_size=9).map("".join))
 def test_what_needs_no_token_is_protected_for_no_origin(rest: str) -> None:
     path = "/" + rest
