@@ -7,6 +7,7 @@ to be told at once. So the tables come as they were read: whatever has the wrong
 import os
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeproxy.config.errors import ProblemCode
@@ -132,7 +133,7 @@ def _sampling(tracing: Table, routes: dict[int, Table]) -> Iterator[Wrong]:
 
 
 def _addons(addons: Table) -> Iterator[Wrong]:
-    """Each script once, however its path is written; filters for scripts that there are."""
+    """Scripts that Python can read, each once, however its path is written; filters for scripts that there are."""
     scripts, filters = addons.get("scripts", []), addons.get("filters", {})
     known = [script for script in scripts if isinstance(script, str)] if isinstance(scripts, list) else []
     first: dict[str, int] = {}
@@ -140,11 +141,27 @@ def _addons(addons: Table) -> Iterator[Wrong]:
         if isinstance(script, str) and first.setdefault(path := os.path.abspath(script), index) != index:  # noqa: PTH100
             reason = f"expected each script once: addons.scripts[{first[path]}] is this one"
             yield Wrong("value", f"addons.scripts[{index}]", script, reason)
+        elif isinstance(script, str) and (flaw := _flaw(script)):
+            yield Wrong("value", f"addons.scripts[{index}]", script, f"expected a Python script: {flaw}")
     expected = f"expected {' or '.join(map(toml_value, known))}" if known else "there are none"
     for script, expression in filters.items() if isinstance(filters, dict) else ():
         if script not in known:
             reason = f"this is not one of addons.scripts; {expected}"
             yield Wrong("value", f"addons.filters.{toml_key(script)}", expression, reason)
+
+
+def _flaw(script: str) -> str:
+    """What Python has against a script before it runs, with the line, which no key's words could say; "" for nothing,
+    or where it can't be read.
+    """
+    try:
+        compile(Path(script).read_bytes(), script, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
+        return f"{line}{error.msg if isinstance(error, SyntaxError) else error}"
+    except OSError:
+        return ""
+    return ""
 
 
 def _number(value: object) -> float | None:

@@ -133,6 +133,28 @@ def test_a_list_of_an_option_holds_texts_alone(problems: Problems) -> None:
     assert (problem.key, problem.reason) == ("addons.options.a[1]", "expected text")
 
 
+FLAWS = {  # what stands in the file, what is said of it
+    "a line that is no Python": (b"import os\n\ndef request(flow)\n", "expected a Python script: line 3: expected ':'"),
+    "a block that is not moved in": (
+        b"if True:\nx = 1\n",
+        "expected a Python script: line 2: expected an indented block",
+    ),
+    "bytes that are no text": (b"x = '\xff'\n", "expected a Python script: "),
+    "a zero byte": (b"x = 1\0\n", "expected a Python script: "),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), FLAWS.values(), ids=FLAWS.keys())
+def test_a_script_that_python_cannot_read_is_told_before_it_runs(
+    problems: Problems, tmp_path: Path, text: bytes, says: str
+) -> None:
+    script = tmp_path / "broken.py"
+    script.write_bytes(text)
+    (problem,) = problems(f"{ORIGIN}[addons]\nscripts = {toml_value([str(script)])}")
+    assert problem.key == "addons.scripts[0]"
+    assert problem.reason.startswith(says)
+
+
 def test_a_script_stands_there_once_however_its_path_is_written(problems: Problems, scripts: list[str]) -> None:
     again = f"{Path(scripts[0]).parent}/./{Path(scripts[0]).name}"
     (problem,) = problems(f"{ORIGIN}[addons]\nscripts = {toml_value([*scripts, again])}")
