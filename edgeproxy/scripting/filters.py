@@ -7,6 +7,7 @@ A flow costs more than a hit, so an expression is first asked of what is there a
 from collections.abc import Callable
 
 from mitmproxy import flow, flowfilter
+from mitmproxy.net.http import url
 
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import render
@@ -63,7 +64,7 @@ def _compiled(node: flowfilter.TFilter) -> Decide:
         case flowfilter.FUrl():
             return _of_target(lambda exchange: node.re.search(url_of(exchange)) is not None)
         case flowfilter.FDomain():
-            return _of_target(lambda exchange: node.re.search(authority_of(exchange.host)[0]) is not None)
+            return _of_target(lambda exchange: any(map(node.re.search, hosts_of(exchange))))
         case flowfilter.FHeadRequest():
             return lambda exchange: node.re.search(render(exchange.lines)) is not None
         case flowfilter.FHead():
@@ -83,10 +84,17 @@ def _compiled(node: flowfilter.TFilter) -> Decide:
 
 def url_of(exchange: Exchange) -> str:
     """A request's URL as mitmproxy writes it (`pretty_url`)."""
-    host, port = authority_of(exchange.host)
-    name = f"[{host}]" if ":" in host else host
-    authority = name if port == 80 else f"{name}:{port}"
-    return f"http://{authority}{exchange.target.decode('utf-8', 'surrogateescape')}"
+    host, port = url.parse_authority(exchange.host.decode("latin-1"), check=False)
+    path = b"" if exchange.target == b"*" else exchange.target
+    return f"http://{url.hostport('http', host, port or 80)}{path.decode('utf-8', 'surrogateescape')}"
+
+
+def hosts_of(exchange: Exchange) -> tuple[str, str]:
+    """The host that a request is for, and what mitmproxy takes for it (`pretty_host`), which is the whole Host field
+    where its port is no port.
+    """
+    shown: str = url.parse_authority(exchange.host.decode("latin-1"), check=False)[0]
+    return authority_of(exchange.host)[0], shown
 
 
 def _has_content_type(exchange: Exchange, node: flowfilter.FContentType | flowfilter.FContentTypeRequest) -> bool:
