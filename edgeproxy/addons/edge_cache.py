@@ -42,7 +42,7 @@ class EdgeCache:
         """Say that a response was passed on, where mitmproxy forwarded the request itself."""
         passage = station.passage(flow)
         if passage is not None:
-            passage.respond_natively()
+            passage.respond()
 
 
 addons = [EdgeCache()]

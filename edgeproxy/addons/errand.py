@@ -1,11 +1,14 @@
 """One request of the edge's own to a server, made by mitmproxy: as it replays a flow, but scripts see nothing of it.
 
-Scripts stand between client and cache, here as on the fast engine: what the edge asks an origin for is not for them.
-All else that mitmproxy tells addons (connections, TLS) they are told. An answer is whole or there is none.
+Scripts stand between client and cache, here as on the fast engine: what the edge asks an origin for is not for them. Of
+the rest addons are asked what they may decide (where to connect, TLS), and not told what has happened: each telling
+costs what a hit does. An answer is whole or there is none.
 """
 
 import asyncio
 import logging
+import re
+import socket
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -31,12 +34,17 @@ from edgeproxy.proxy.errors import OriginError, OriginTimeout, ProxyError
 from edgeproxy.proxy.fields import FieldLines, Names, fold
 from edgeproxy.proxy.upstream.attempt import Attempt
 
-_SILENT = (HttpRequestHeadersHook, HttpRequestHook)
+_SILENT = (HttpRequestHeadersHook, HttpRequestHook, server_hooks.ServerDisconnectedHook)
 _BROKEN = ("Cannot parse", "HTTP/1 protocol error", "unexpected server response", "Received ")
 """How mitmproxy begins to say that an answer was no valid HTTP."""
-_DNS = "[Errno -"
-"""How Python begins to say that a name could not be resolved."""
+_CLOSED = ("server closed connection", "peer closed connection")
+"""How it says that there was an end too soon, and nothing more."""
+_ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)
 _SWITCHING = 101
+
+
+class MitmproxyError(Exception):
+    """What mitmproxy says of a failure of its own making."""
 
 
 class Fetched(NamedTuple):
@@ -138,12 +146,12 @@ class Errand(ReplayHandler):
         elif isinstance(hook, HttpErrorHook):
             self._error = self._error or self._failed(hook.flow)
             self.done.set()
+        elif isinstance(hook, server_hooks.ServerConnectedHook):
+            self._connected(hook.data.server)
         else:
             await ctx.master.addons.handle_lifecycle(hook)
             if isinstance(hook, TlsStartServerHook):
                 self._trust(hook.data)
-            elif isinstance(hook, server_hooks.ServerConnectedHook):
-                self._connected(hook.data.server)
             elif isinstance(hook, TlsEstablishedServerHook):
                 self._sent()
 
@@ -152,7 +160,8 @@ class Errand(ReplayHandler):
         if exc_info is not None:
             self._error = OriginError("origin_malformed", f"{self._where}'s response is not understood: {message}")
             self.done.set()
-        super().log(message, level, exc_info)
+        if level > logging.INFO:
+            super().log(message, level, exc_info)
 
     # --- how far it has come
 
@@ -165,6 +174,7 @@ class Errand(ReplayHandler):
 
     def _sent(self) -> None:
         """The request is on its way; mitmproxy does not say when, but nothing keeps it now."""
+        self._attempt.send_s = 0.0
         self._expect("first_byte_timeout")
         self._stage(Stage.REQUEST_SENT)
 
@@ -179,7 +189,6 @@ class Errand(ReplayHandler):
         if server is not None and server.timestamp_tls_setup and server.timestamp_tcp_setup:
             attempt.tls_s = server.timestamp_tls_setup - server.timestamp_tcp_setup
             sent_at += attempt.tls_s
-        attempt.send_s = 0.0
         attempt.first_byte_s = max(0.0, now - sent_at)
         attempt.status = response.status_code
         self._stage(Stage.FIRST_BYTE)
@@ -215,18 +224,20 @@ class Errand(ReplayHandler):
 
     def _failed(self, flow: http.HTTPFlow) -> ProxyError:
         said = "" if flow.error is None else flow.error.msg
+        cause = _cause(said)
         server = self._server
-        if server is None:
-            if _DNS in said:
-                return OriginError("origin_dns_error", f"the name {flow.request.host} can't be resolved: {said}")
-            return OriginError("origin_connect_error", f"{self._where} could not be connected to: {said}")
-        if self._attempt.scheme == "https" and not server.tls_established:
-            return OriginError("origin_tls_error", f"no TLS session could be made with {self._where}: {said}")
-        if said.startswith(_BROKEN):
-            return OriginError("origin_malformed", f"{self._where}'s response is no valid HTTP: {said}")
-        return OriginError(
-            "origin_closed", f"{self._where} closed the connection before its response was whole: {said}"
-        )
+        if server is None and isinstance(cause, socket.gaierror):
+            error = OriginError("origin_dns_error", f"the name {flow.request.host} can't be resolved")
+        elif server is None:
+            error = OriginError("origin_connect_error", f"{self._where} could not be connected to")
+        elif self._attempt.scheme == "https" and not server.tls_established:
+            error = OriginError("origin_tls_error", f"no TLS session could be made with {self._where}")
+        elif said.startswith(_BROKEN):
+            error = OriginError("origin_malformed", f"{self._where}'s response is no valid HTTP: {said}")
+        else:
+            error = OriginError("origin_closed", f"{self._where} closed the connection before its response was whole")
+        error.__cause__ = cause
+        return error
 
     def _trust(self, data: TlsData) -> None:
         """Have the certificates vouch that the origin is configured with, or that the system trusts."""
@@ -237,6 +248,15 @@ class Errand(ReplayHandler):
         for io in list(self.transports.values()):
             if io.handler is not None:
                 io.handler.cancel("the answer is here")
+
+
+def _cause(said: str) -> Exception | None:
+    """The exception that mitmproxy tells of in words."""
+    found = _ERRNO.search(said)
+    if found is not None:
+        number = int(found[1])
+        return OSError(number, found[2]) if number > 0 else socket.gaierror(number, found[2])
+    return None if not said or any(word in said for word in _CLOSED) else MitmproxyError(said)
 
 
 @lru_cache(maxsize=64)

@@ -138,7 +138,9 @@ class Intake:
             self._cache.put(response.uncacheable(exchange, why, now_ns, until_ns, self._cache.purges.seq))
 
     def passed(self, asked: Asked) -> None:
-        """A response went by that is not stored: it may make invalid what is (RFC 9111 §4.4), or freshen that (§4.3.5)."""
+        """A response went by that is not stored: it may make invalid what is (RFC 9111 §4.4), or freshen it
+        (§4.3.5).
+        """
         exchange, fetched = asked.exchange, asked.fetched
         scheme = exchange.key.partition(b":")[0]
         changed = policy.invalidated(

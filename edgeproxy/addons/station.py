@@ -71,8 +71,9 @@ class Station:
         """Once mitmproxy runs: come last, and have it do what an edge needs."""
         if ctx.master.addons.get(self.name) is None:
             ctx.master.addons.add(self)
-        # The client's Host is what it asked for; and a hit needs no origin, be it that there is none.
-        ctx.options.update(keep_host_header=True, connection_strategy="lazy")
+        # The client's Host is what it asked for; a hit needs no origin, be it that there is none; and what the origin
+        # says of its other protocols is nobody's to change.
+        ctx.options.update(keep_host_header=True, connection_strategy="lazy", keep_alt_svc_header=True)
 
     def passage(self, flow: http.HTTPFlow) -> Passage | None:
         """What is known of a flow, from its beginning; None where it is one that the edge has not to do with."""
@@ -80,7 +81,7 @@ class Station:
         if known is None and self._node is not None and self._roles and flow.is_replay is None:
             known = self._passages[flow] = Passage(self._node, flow, _scripts())
             if Role.CACHE in self._roles:
-                known.as_the_client_sees_it()
+                known.show_what_was_asked_for()
         return known
 
     def _settle(self, node: Node) -> None:
@@ -102,11 +103,11 @@ class Station:
     async def request(self, flow: http.HTTPFlow) -> None:
         """All scripts have seen the request."""
         passage = self.passage(flow)
-        if passage is None or passage.is_native or not self._forwards:
+        if passage is None or not self._forwards:
             return
         if Role.CACHE not in self._roles or passage.must_go_natively:
             passage.go_natively()
-        else:
+        if passage.forwarding is None:
             await passage.answer()
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:

@@ -41,7 +41,7 @@ class TraceInject:
         """Tell the client of it, where the response is not the cache's to make."""
         passage = station.passage(flow)
         if passage is not None:
-            passage.respond_natively()
+            passage.respond()
 
 
 addons = [TraceInject()]
