@@ -14,7 +14,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+    "document", ["README.md", "CHANGELOG.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 )
 def test_links_to_files_lead_somewhere(document: str) -> None:
     path = ROOT / document
@@ -23,8 +23,22 @@ def test_links_to_files_lead_somewhere(document: str) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("document", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))])
+def test_links_to_headings_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for link, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", path.read_text(encoding="utf-8")):
+        target = path.parent / link if link else path
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert anchor in {anchor_of(heading) for heading in headings}, (link, anchor)
+
+
+def anchor_of(heading: str) -> str:
+    """As the forges make them of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 def test_files_that_the_deployment_steps_copy_are_part_of_the_repository() -> None:
-    used = set(re.findall(r"/opt/edgeproxy/((?:systemd|conf)/[\w.-]+)", README))
+    used = set(re.findall(r"/opt/edgeproxy/((?:systemd|conf)/[\w./-]+)", README))
     assert {"systemd/edgeproxy.service", "systemd/edgeproxy.logrotate", "conf/edgeproxy.env"} <= used
     assert [name for name in used if not (ROOT / name).is_file()] == []
 
