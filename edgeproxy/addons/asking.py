@@ -4,11 +4,13 @@ is stored, or one for the client alone. The decisions of the fast engine's `arri
 
 import time
 from functools import partial
+from typing import NamedTuple
 
 from mitmproxy import connection
 
 from edgeproxy.addons.answers import Answer, Answering
-from edgeproxy.addons.flights import Came, Flight, Landing
+from edgeproxy.addons.flights import Flight, Landing, Outcome
+from edgeproxy.addons.heads import received_by
 from edgeproxy.addons.intake import Asked
 from edgeproxy.addons.node import Node
 from edgeproxy.cache import Entry, conditional, policy
@@ -19,14 +21,22 @@ from edgeproxy.proxy.flight import is_shareable
 from edgeproxy.proxy.serving import is_unchanged
 
 
+class Came(NamedTuple):
+    """How a request came, as far as an exchange does not say it."""
+
+    client: connection.Client
+    body: bytes
+    http_version: str
+    """As mitmproxy writes it."""
+
+
 class Asking(Answering):
     """One request that may have to go to an origin."""
 
-    def __init__(self, node: Node, exchange: Exchange, client: connection.Client, body: bytes) -> None:
-        """For a client of mitmproxy's, and with this body."""
+    def __init__(self, node: Node, exchange: Exchange, came: Came) -> None:
+        """Answer a request that came so."""
         super().__init__(node, exchange)
-        self._client = client
-        self._body = body
+        self._came = came
 
     async def _ask(self, flight: Flight | None, *, is_cacheable: bool) -> Answer:
         """Ask the origin. With a flight it is asked for the whole response, whatever the client's conditions and ranges
@@ -35,7 +45,7 @@ class Asking(Answering):
         try:
             return await self._asked(flight, is_cacheable=is_cacheable)
         finally:
-            self._node.flights.land(flight, Landing(Came.OTHER))  # unless those who wait know more by now
+            self._node.flights.land(flight, Landing(Outcome.OTHER))  # unless those who wait know more by now
 
     async def _asked(self, flight: Flight | None, *, is_cacheable: bool) -> Answer:
         exchange, node = self._exchange, self._node
@@ -45,7 +55,7 @@ class Asking(Answering):
         sent_target = exchange.plan.sent_target if as_keyed else exchange.target
         sent_host = exchange.plan.sent_host if as_keyed else b""
         origin = exchange.plan.route.origin
-        parts = forwarding.request_head(
+        first, rest = forwarding.request_head(
             exchange,
             node.origins.host_of(origin) or sent_host,
             node.sent,
@@ -56,13 +66,13 @@ class Asking(Answering):
             validators=conditional.validators(flight.stale.stored) if flight is not None and flight.stale else b"",
         )
         try:
-            head = partial(node.head, exchange, parts)
-            fetched = await node.origins.fetch(exchange, origin, self._client, head, self._body)
+            head = partial(node.head, exchange, (first, received_by(rest, self._came.http_version)))
+            fetched = await node.origins.fetch(exchange, origin, self._came.client, head, self._came.body)
         except ProxyError as error:
             self._origin_s = time.monotonic() - exchange.attempts[-1].started
             if stale is not None:
                 return self._stale_instead(flight, stale, error.code, error)
-            node.flights.land(flight, Landing(Came.FAILED, error=error))
+            node.flights.land(flight, Landing(Outcome.FAILED, error=error))
             raise
         attempt = exchange.attempts[-1]
         self._origin_s = fetched.first_byte - attempt.started
@@ -88,7 +98,7 @@ class Asking(Answering):
         exchange.now_ns = time.time_ns()
         if error is None:
             exchange.attempts[-1].transfer_s = None  # on the edge, what follows on the head is not waited for
-        landing = Landing(Came.STALE, stale, is_stored=True, why=why, error=error)
+        landing = Landing(Outcome.STALE, stale, is_stored=True, why=why, error=error)
         self._node.flights.land(flight, landing)
         if error is not None and not policy.stale_on_error(stale.stored, exchange.names, exchange.now_ns):
             raise error
@@ -107,7 +117,7 @@ class Asking(Answering):
         asked.attempt.transfer_s = None  # as in `_stale_instead`
         exchange.now_ns = time.time_ns()
         is_shared = is_stored and is_shareable(entry.stored, exchange.plan.route.rules, exchange.now_ns)
-        node.flights.land(flight, Landing(Came.VALID, entry, is_shared, is_stored))
+        node.flights.land(flight, Landing(Outcome.VALID, entry, is_shared, is_stored))
         return self._serve(entry, "REVALIDATED")
 
     def _filled(self, asked: Asked, flight: Flight | None, now_ns: int) -> Answer:
@@ -123,7 +133,7 @@ class Asking(Answering):
                 intake.drop(stale)
             if why == "too-large" or not (is_of_request or (stale is not None and is_outlived)):
                 intake.remember(exchange, why, fetched.status)
-            node.flights.land(flight, Landing(Came.OTHER, forgets=not is_outlived))
+            node.flights.land(flight, Landing(Outcome.OTHER, forgets=not is_outlived))
             exchange.detail = why
             return self._fetched(fetched, is_stored=False)
         stored = intake.stored(asked, storing, now_ns)
@@ -132,7 +142,7 @@ class Asking(Answering):
         is_shared = not is_purged and is_shareable(stored, exchange.plan.route.rules, now_ns)
         entry = Entry(stored, fetched.body)
         if len(fetched.body) <= exchange.plan.route.rules.max_object_bytes:
-            node.flights.land(flight, Landing(Came.STORED, entry, is_shared, is_stored=not is_purged))
+            node.flights.land(flight, Landing(Outcome.STORED, entry, is_shared, is_stored=not is_purged))
         if flight is not None and is_unchanged(exchange, stored):
             exchange.stored_at_s = exchange.cache_ttl = asked.attempt.transfer_s = None  # as in `_stale_instead`
             return self._unchanged(entry)

@@ -16,7 +16,7 @@ from http import HTTPStatus
 
 from edgeproxy.addons.answers import Answer
 from edgeproxy.addons.asking import Asking
-from edgeproxy.addons.flights import Came, Flight, Landing
+from edgeproxy.addons.flights import Flight, Landing, Outcome
 from edgeproxy.addons.heads import client_of
 from edgeproxy.cache import Entry, conditional, policy
 from edgeproxy.cache.policy import Reuse
@@ -150,18 +150,18 @@ class Case(Asking):
         try:
             told = await asyncio.wait_for(asyncio.shield(flight.landed), self._node.collapse_timeout_s)
         except TimeoutError:
-            told = Landing(Came.OTHER)
+            told = Landing(Outcome.OTHER)
         exchange.now_ns = time.time_ns()
         entry = told.entry
         if told.forgets:
             exchange.entry = None
-        if told.came is Came.FAILED and told.error is not None:
+        if told.outcome is Outcome.FAILED and told.error is not None:
             raise told.error
         if entry is None:
             return await self._go_alone()
         if not suits(exchange, entry.stored) or not told.is_stored:
             return await self._again()
-        if told.came is Came.STALE:
+        if told.outcome is Outcome.STALE:
             if policy.stale_on_error(entry.stored, exchange.names, exchange.now_ns):
                 exchange.detail = told.why
                 return self._serve(entry, "COLLAPSED")
@@ -170,7 +170,7 @@ class Case(Asking):
             return await self._go_alone()
         if told.is_shared:
             return self._serve(entry, "COLLAPSED")
-        exchange.entry = entry if told.came is Came.VALID else None
+        exchange.entry = entry if told.outcome is Outcome.VALID else None
         return await self._go_alone()
 
     async def _again(self) -> Answer:
@@ -213,7 +213,7 @@ class Case(Asking):
         exchange.now_ns = time.time_ns()
         exchange.caused_by = response.traceparent(cause)
         node.begin(exchange, lines=())
-        node.background(Case(node, exchange, self._client, b"").refresh(entry))
+        node.background(Case(node, exchange, self._came).refresh(entry))
 
     async def refresh(self, entry: Entry) -> None:
         """Validate what is stored, for nobody but the cache."""

@@ -16,7 +16,7 @@ from edgeproxy.proxy.errors import ProxyError
 from edgeproxy.proxy.exchange import Exchange
 
 
-class Came(Enum):
+class Outcome(Enum):
     """What came of a fetch."""
 
     STORED = "stored"
@@ -34,7 +34,7 @@ class Came(Enum):
 class Landing(NamedTuple):
     """What those who wait are told."""
 
-    came: Came
+    outcome: Outcome
     entry: Entry | None = None
     """What is stored."""
     is_shared: bool = False

@@ -10,7 +10,7 @@ import httptools
 from mitmproxy import http
 
 from edgeproxy.config import Limits
-from edgeproxy.proxy import head
+from edgeproxy.proxy import forwarding, head
 from edgeproxy.proxy.errors import ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines
@@ -18,6 +18,11 @@ from edgeproxy.proxy.http1 import ClientConnection
 from edgeproxy.proxy.record import quoted
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_BEHIND_VIA = b"\r\nX-Forwarded-For:"
+_VERSIONS = {
+    "HTTP/2.0": b"2 %b%b" % (forwarding.VIA, _BEHIND_VIA),
+    "HTTP/3": b"3 %b%b" % (forwarding.VIA, _BEHIND_VIA),
+}
 _UPGRADE = frozenset({b"connection", b"upgrade"})
 _NOTHING: frozenset[bytes] = frozenset()
 _CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
@@ -155,6 +160,14 @@ def response_of(text: str, body: bytes, *, is_http1: bool) -> http.Response:
         timestamp_start=now,
         timestamp_end=now,
     )
+
+
+def received_by(rest: bytes, http_version: str) -> bytes:
+    """The second part of a request's head (`forwarding.request_head`), whose Via says by which protocol it came (RFC
+    9110 §7.6.3) where that is not HTTP/1.
+    """
+    version = _VERSIONS.get(http_version)
+    return rest if version is None else rest.replace(b"1.1 %b%b" % (forwarding.VIA, _BEHIND_VIA), version, 1)
 
 
 def fields_of(lines: list[str]) -> FieldLines:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mitmproxy import http
 
-from edgeproxy.addons.heads import fields_of
+from edgeproxy.addons.heads import fields_of, received_by
 from edgeproxy.addons.node import Node
 from edgeproxy.ledger import Stage
 from edgeproxy.proxy import forwarding
@@ -49,7 +49,8 @@ class Forwarding:
         exchange.attempts = [attempt]
         exchange.stage = Stage.REQUEST_SENT
         host = node.origins.host_of(name)
-        parts = forwarding.request_head(exchange, host, node.sent, node.propagation, exchange.target)
+        first, rest = forwarding.request_head(exchange, host, node.sent, node.propagation, exchange.target)
+        parts = (first, received_by(rest, flow.request.http_version))
         lines = fields_of(node.head(exchange, parts, attempt).decode("latin-1").split("\r\n")[1:])
         data = flow.request.data
         data.headers = self._fields(lines, data.headers)

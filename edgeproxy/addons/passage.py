@@ -16,6 +16,7 @@ from mitmproxy import flow as flows
 from mitmproxy import http
 from mitmproxy.net.http import url
 
+from edgeproxy.addons.asking import Came
 from edgeproxy.addons.cases import Case
 from edgeproxy.addons.heads import client_of, exchange_of, fields_of, response_of
 from edgeproxy.addons.native import Forwarding, is_websocket
@@ -128,7 +129,8 @@ class Passage:
             return
         exchange = self._read_anew(is_whole=True)
         self._route(exchange)
-        answer = await Case(self._node, exchange, flow.client_conn, flow.request.raw_content or b"").answer()
+        came = Came(flow.client_conn, flow.request.raw_content or b"", flow.request.http_version)
+        answer = await Case(self._node, exchange, came).answer()
         if flow.error is None:
             self._made = flow.response = response_of(answer.head, answer.body, is_http1=self._is_http1)
             self._tell()

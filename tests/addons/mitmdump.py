@@ -4,8 +4,8 @@
         httpx.get(mitmdump.url)
         (line,) = mitmdump.log_lines(1)
 
-Ready when the context is entered. `scripts` are names of the package's own scripts, or paths. Configuration tables go in
-as keywords, as with `Node`.
+Ready when the context is entered. `scripts` are names of the package's own scripts, or paths. Configuration tables go
+in as keywords, as with `Node`.
 """
 
 import functools

@@ -129,7 +129,12 @@ def test_a_head_has_no_body(served: tuple[Origin, Mitmdump], name: str) -> None:
     assert (got.status, got.body) == (200, b"")
 
 
-def test_via_names_the_edge_once(served: tuple[Origin, Mitmdump], protocol: str) -> None:
-    _, mitmdump = served
-    first, second = PROTOCOLS[protocol](mitmdump)("GET", f"/kept?via-{protocol}", 2)
+def test_via_says_by_which_protocol_each_message_came_rfc9110_7_6_3(
+    served: tuple[Origin, Mitmdump], protocol: str
+) -> None:
+    origin, mitmdump = served
+    path = f"/kept?via-{protocol}"
+    first, second = PROTOCOLS[protocol](mitmdump)("GET", path, 2)
     assert first.via == second.via == "1.1 edgeproxy"
+    (asked,) = [one for one in origin.seen("/kept") if one.target == path]
+    assert asked["via"] == f"{protocol.removeprefix('HTTP/')} edgeproxy"
