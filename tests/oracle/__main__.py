@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     if asked.sequence:
         rows = [sequence(asked.seed, number) for number in asked.sequence]
     else:
-        rows = list(sequences(asked.seed, asked.requests or chosen.requests))
+        rows = list(sequences(asked.seed, asked.requests or chosen.requests, chosen.without))
     began = time.monotonic()
     verdict = judge(rows, chosen, asked.against)
     if asked.sequence:

@@ -24,7 +24,7 @@ MEASURED = frozenset(
 """Fields of a record that are durations: compared for being there, not for their value."""
 PLACED = frozenset({"seq", "worker", "address", "origin_reused", "reused", "dns_ms", "connect_ms", "tls_ms"})
 """Fields of a record that say by which process, and over which of several connections: not compared."""
-_DURATION = re.compile(r"dur=\d+\.\d+")
+_DURATION = re.compile(r"dur=\d+(?:\.\d+)?")
 _ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 _BOUNDARY = re.compile(r"boundary=([0-9A-Za-z]+)")
 
@@ -53,7 +53,7 @@ def differences(exchanges: Iterable[Exchange]) -> Iterator[Difference]:
 
 def _view(seen: Observed, ids: Ids) -> Iterator[tuple[str, object]]:
     """All that is compared of one engine's part, by where it is."""
-    yield "failure", bool(seen.failure)
+    yield "failure", seen.failure
     if seen.response is not None:
         yield from _response(seen.response, ids)
     yield "origin requests", [f"{request.method} {request.target}" for request in seen.asked]
@@ -103,7 +103,11 @@ def _headers(message: Message) -> Mapping[str, list[str]]:
 
 def _record(where: str, record: Record, ids: Ids) -> Iterator[tuple[str, object]]:
     for name, value in record.items():
-        if name not in PLACED:
+        if name == "attempts":
+            yield f"{where} attempts", len(value)
+            for number, attempt in enumerate(value):
+                yield from _record(f"{where} attempt #{number}", attempt, ids)
+        elif name not in PLACED:
             yield f"{where} {name}", _told(name, value, ids)
 
 

@@ -118,7 +118,8 @@ class Mitmdump:
         self.name = "mitmdump"
         self.origin = ScriptedOrigin(clock, resources)
         self._paper = _paper(self.origin, clock, changes)
-        self._environ = {**os.environ, **clock.environ}
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("EDGEPROXY_", "OTEL_"))}
+        self._environ = {**outside, "EDGEPROXY_ENV_FILE": str(self._paper.env_file), **clock.environ}
         self._process: subprocess.Popen[bytes] | None = None
         self.log = Log(self._paper.access_log)
         self.port = 0
@@ -135,6 +136,7 @@ class Mitmdump:
         options = {
             "confdir": str(self._paper.folder / "mitmproxy"),
             "edge_config": str(self._paper.config_file),
+            "edge_access_log": str(self._paper.access_log),
             "keep_host_header": "true",
             "flow_detail": "0",
             "http2": "false",

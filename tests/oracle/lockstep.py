@@ -5,7 +5,6 @@ end of an epoch all wait for each other, and the clock is stepped.
 """
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Sequence as Many
@@ -22,7 +21,6 @@ REST_S = 1.1
 second before the next one (`departures.REFRESH_REST_S`)."""
 REFRESH_S = 3.0
 """How long a background fetch is waited for."""
-_CLOSES = "close"
 
 
 @dataclass
@@ -106,12 +104,7 @@ class _Lane:
         client = self._clients[place]
         if client is None:
             client = self._clients[place] = Client(self.engines[place].port)
-        try:
-            client.send(wire)
-        except OSError:
-            # It was closed behind the last response, which did not say so.
-            client.close()
-            self._clients[place] = Client(self.engines[place].port).send(wire)
+        client.send(wire)
 
     def _received(self, place: int, ask: Ask) -> Observed:
         client = self._clients[place]
@@ -122,7 +115,7 @@ class _Lane:
             client.close()
             self._clients[place] = None
             return Observed(failure=f"{type(error).__name__}: {error}")
-        if any(_CLOSES in value.lower() for value in response.values("connection")) or _has_ended(client):
+        if ask.closes or any("close" in value.lower() for value in response.values("connection")):
             client.close()
             self._clients[place] = None
         return Observed(response)
@@ -146,19 +139,6 @@ def _is_refreshing(response: Response) -> bool:
     """Whether a stale response was served because it may be while a new one is fetched, and not because that failed."""
     is_stale = response.values("x-cache")[-1:] == ["STALE"]
     return is_stale and not any("detail=" in value for value in response.values("cache-status")[-1:])
-
-
-def _has_ended(client: Client) -> bool:
-    """Whether the peer has closed the connection already."""
-    client.sock.setblocking(False)
-    try:
-        return client.sock.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    finally:
-        client.sock.settimeout(20.0)
 
 
 def run(engines: tuple[Engine, Engine], clock: Clock, sequences: Many[Sequence], lanes: int = LANES) -> list[Exchange]:

@@ -44,6 +44,11 @@ class Ask:
             lines.append(f"Content-Length: {len(body)}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
+    @property
+    def closes(self) -> bool:
+        """Whether the connection is not to be used for another request."""
+        return any(name.lower() == "connection" and "close" in value.lower() for name, value in self.fields)
+
 
 @dataclass(frozen=True)
 class Sequence:

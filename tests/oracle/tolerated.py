@@ -24,7 +24,31 @@ class Tolerated(NamedTuple):
     explains: Callable[[Difference], bool]
 
 
-TOLERATED: tuple[Tolerated, ...] = ()
+def _is_unexported(difference: Difference) -> bool:
+    return difference.where in {"record exported", "refresh record exported"} and difference.other is False
+
+
+def _has_trailers(difference: Difference) -> bool:
+    response = difference.exchange.one.response
+    return response is not None and bool(response.trailers)
+
+
+TOLERATED: tuple[Tolerated, ...] = (
+    Tolerated(
+        "no-export",
+        "access log: `exported`",
+        "The node exports spans; under mitmproxy `exported` is always false.",
+        "Spans are exported by the node's scribe, and mitmproxy has none. What is sampled, and why, is the same.",
+        _is_unexported,
+    ),
+    Tolerated(
+        "trailers",
+        "everything of a response with a trailer section",
+        "The node passes trailer fields on; under mitmproxy such a response is a 502 (`origin_malformed`).",
+        "mitmproxy can't read trailer sections of HTTP/1; it is said so plainly, and nothing is stored.",
+        _has_trailers,
+    ),
+)
 
 
 def unexplained(

@@ -1,0 +1,38 @@
+"""Both engines give the same answers: the node, and stock mitmdump with the addons, to some thousands of generated
+requests. What may differ stands in `tolerated`, and nothing stands there that is not needed.
+"""
+
+import os
+from functools import cache
+
+import pytest
+
+from tests.oracle.generator import sequences
+from tests.oracle.profiles import PROFILES, profile
+from tests.oracle.report import report
+from tests.oracle.tolerated import TOLERATED
+from tests.oracle.verdict import Verdict, judge
+
+SEED = int(os.environ.get("ORACLE_SEED", "1"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@cache
+def verdict(name: str) -> Verdict:
+    """What comes of a profile; it is run once."""
+    chosen = profile(name)
+    return judge(sequences(SEED, chosen.requests, chosen.without), chosen)
+
+
+@pytest.mark.parametrize("name", [one.name for one in PROFILES])
+def test_both_engines_give_the_same_answers(name: str) -> None:
+    found = verdict(name)
+    assert not found.left, report(found.left, found.names, SEED, name)
+    assert not found.faults
+    assert len(found.exchanges) >= profile(name).requests
+
+
+def test_every_row_of_the_table_is_needed() -> None:
+    used = sum((verdict(one.name).used for one in PROFILES), start=verdict(PROFILES[0].name).used.copy())
+    assert [row.id for row in TOLERATED if not used[row.id]] == []
