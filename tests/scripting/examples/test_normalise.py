@@ -140,6 +140,7 @@ def test_stock_mitmdump_runs_it(origin: Origin) -> None:
         ("en;q=0, *", ["en", "de"], "de"),
         ("de;q=0, en;q=0.1", ["de", "en"], "en"),
         ("de;q=0", ["en", "de"], "en"),
+        ("de-CH;q=0", ["en", "de"], "en"),
         ("pt", ["en", "pt-BR"], "pt-BR"),
         ("PT-br", ["en", "pt-BR"], "pt-BR"),
         ("den", ["en", "de"], "en"),
