@@ -2,9 +2,12 @@
 
 import random
 import re
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from mitmproxy import exceptions, http
@@ -185,6 +188,17 @@ def test_stock_mitmdump_runs_it(origin: Origin) -> None:
         answer = get(proxy, "/m")
         assert answer.text == f"page ['{given(answer)}']"
         assert get(proxy, "/m", "Cookie: ab=b").text == "page ['b']"
+
+
+def test_with_the_edges_own_addons_mitmdump_keeps_a_copy_for_each_bucket(origin: Origin) -> None:
+    origin.default = page
+    command = [sys.executable, "-m", "edgeproxy.addons"]
+    addons = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+    with Mitmdump(origin.url, addons, path_of("ab_test")) as proxy:
+        answers = [get(proxy, "/m", f"Cookie: ab={bucket}") for bucket in "abab"]
+    assert [(one["x-cache"], one.text) for one in answers] == [
+        *(("MISS", "page ['a']"), ("MISS", "page ['b']"), ("HIT", "page ['a']"), ("HIT", "page ['b']"))
+    ]
 
 
 # --- its parts
