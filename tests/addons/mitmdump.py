@@ -151,6 +151,17 @@ class Mitmdump:
         assert len(found) == count, [(line["method"], line["path"], line["outcome"]) for line in found]
         return found
 
+    def lines_of(self, path: str, count: int = 1) -> list[Record]:
+        """Wait for that many lines of requests for a path; more are a failure."""
+
+        def found() -> list[Record]:
+            lines = [line for line in self.lines() if line["path"] == path]
+            return lines if len(lines) >= count else []
+
+        lines = until(found, f"{count} lines of {path}")
+        assert len(lines) == count, [(line["method"], line["outcome"]) for line in lines]
+        return lines
+
     # --- its clients
 
     def connect(self) -> Client:
