@@ -170,7 +170,7 @@ class Worker:
             structlog.get_logger().warning("drain_timeout", connections=len(self._pipeline.clients))
         self._pipeline.abort()
         if self._scripts is not None:
-            self._scripts.finish()
+            await self._scripts.finish()
         await self._cache.finish()
         self._pipeline.gauge()
         self._cache.close()

@@ -38,7 +38,7 @@ class Chain:
         self.missing = missing
         self.runs = 0
         """How many requests are under way in it."""
-        self.retire: Callable[[], None] | None = None
+        self.retire: Callable[[], object] | None = None
         """What to do once there are none; None while it is in use."""
         self._decides = [selector.decide for selector in [*selectors, *missing]]
         self._only = self._decides[0] if len(self._decides) == 1 else None

@@ -4,6 +4,7 @@ A change is taken as a whole: a script that can't be loaded leaves the last good
 master, so that `ctx.options`, `ctx.master.commands` and logging are what scripts know.
 """
 
+import asyncio
 import contextvars
 import time
 from collections.abc import Awaitable, Callable
@@ -125,11 +126,10 @@ class ScriptHost:
                 self._take_over(old)
                 self._live(script, "running")
 
-    def finish(self) -> None:
-        """The worker ends: tell the scripts."""
-        for script in self._scripts.values():
-            if script is not None:
-                self._live(script, "done")
+    async def finish(self) -> None:
+        """The worker ends: tell the scripts, and wait for those that wait for something, within `addons.timeout`."""
+        told = [self._live(script, "done") for script in self._scripts.values() if script is not None]
+        await asyncio.gather(*(task for task in told if task is not None))
 
     def _loaded(self, path: str) -> Script | None:
         """Read a script, and have it declare its options; None, said and counted, where that fails."""
@@ -223,10 +223,12 @@ class ScriptHost:
             if script is None and self.is_strict
         ]
 
-    def _live(self, script: Script, name: str) -> None:
-        """Call a hook of a script's own life."""
+    def _live(self, script: Script, name: str) -> asyncio.Task[None] | None:
+        """Call a hook of a script's own life; the task that it is under way in, where it waits for something."""
         functions = [addon.hooks[name] for addon in script.addons if name in addon.hooks]
-        self.calls.all([Hook(script.name, name, function, 0) for function in functions], (), _Outside(), _nothing)
+        return self.calls.all(
+            [Hook(script.name, name, function, 0) for function in functions], (), _Outside(), _nothing
+        )
 
     # --- the pipeline's calls
 
