@@ -108,6 +108,16 @@ def test_the_origin_believes_no_clients_header(site: Edge, name: str) -> None:
     assert b"evil" not in seen.raw_head
 
 
+@pytest.mark.parametrize("value", ["X-Ab-Bucket", "close, x-ab-bucket", "keep-alive, Cookie, X-AB-BUCKET"])
+def test_no_client_takes_off_what_the_origin_is_told(site: Edge, value: str) -> None:
+    """What `Connection` names ends at the edge (RFC 9110 7.6.1): not what a script has set since."""
+    path = f"/connection/{len(value)}"
+    poisoned = in_bucket(site, "a", path, f"Connection: {value}")
+    assert re.fullmatch(r"page \['[ab]'\]", poisoned.text)
+    assert in_bucket(site, "a", path).text == "page ['a']"
+    assert in_bucket(site, "b", path).text == "page ['b']"
+
+
 def test_variants_by_cookie_are_not_multiplied(site: Edge) -> None:
     """`Vary: Cookie` would keep a copy for each visitor, if the origin saw the visitor's cookie."""
     site.origin.on("/vary", reply(b"x", FRESH, "Vary: Cookie"))

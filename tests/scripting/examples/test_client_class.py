@@ -89,6 +89,14 @@ def test_the_origin_is_told_by_the_edge_alone(site: Edge, name: str, source: str
     assert seen["x-client-class"] == "other"
 
 
+def test_no_client_takes_off_what_the_origin_is_told(site: Edge) -> None:
+    asked(site, "/connection", "X-Country: US", "Connection: X-Client-Class")
+    asked(site, "/connection", "X-Country: DE", "Connection: X-Country")
+    assert {one["x-client-class"] for one in site.origin.seen("/connection")} <= {"us", "dach", "other"}
+    assert asked(site, "/connection", "X-Country: US").text.startswith("['us']")
+    assert asked(site, "/connection", "X-Country: DE").text.startswith("['dach']")
+
+
 def test_the_origin_may_be_told_the_header_too() -> None:
     options = {"client_class_classes": CLASSES, "client_class_trusted": ["127.0.0.2/32"], "client_class_keep": True}
     with edge("client_class", options=options) as site:
