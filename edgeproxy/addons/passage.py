@@ -147,18 +147,28 @@ class Passage:
             flow.request.stream = False  # it is answered when it is whole
 
     def respond(self) -> None:
-        """The head of a response that mitmproxy was sent is there."""
+        """The head of a response that mitmproxy was sent is there; whoever calls it first has it written anew."""
         response = self._flow.response
-        if self.forwarding is not None and response is not None:
+        if self.forwarding is not None and response is not None and response is not self._made:
             self.forwarding.respond(response)
             self._made = response
             self._tell()
 
-    def count(self) -> None:
-        """All scripts have seen the response's head."""
+    def stream(self) -> None:
+        """All scripts have seen the response's head; one that has the body stream through a function of its own has it
+        do so now.
+        """
         response = self._flow.response
-        if self.forwarding is not None and response is not None:
+        if response is None:
+            return
+        if self.forwarding is not None:
             self.forwarding.count(response)
+        elif callable(response.stream):
+            body = response.data.content
+            made = [response.stream(data) for data in ((body, b"") if body else (b"",))]
+            response.data.content = b"".join(part if isinstance(part, bytes) else b"".join(part) for part in made)
+            if "content-length" in response.headers and self._flow.request.method != "HEAD":
+                response.headers["content-length"] = str(len(response.data.content))
 
     def _tell(self) -> None:
         exchange = self._exchange

@@ -114,7 +114,7 @@ class Station:
         """All scripts have seen the response's head."""
         passage = self._passages.get(flow)
         if passage is not None:
-            passage.count()
+            passage.stream()
 
     def response(self, flow: http.HTTPFlow) -> None:
         """All scripts have seen the response."""
@@ -132,7 +132,7 @@ class Station:
 def _scripts() -> list[str]:
     """The operators' scripts, by name."""
     paths = (Path(path) for path in ctx.options.scripts)
-    return [path.stem for path in paths if path.parent != _HERE]
+    return [path.name for path in paths if path.parent != _HERE]
 
 
 station = Station()
