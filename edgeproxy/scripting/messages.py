@@ -12,7 +12,7 @@ from typing import NamedTuple
 from mitmproxy import connection, http
 
 from edgeproxy.proxy.exchange import Exchange
-from edgeproxy.proxy.fields import FieldLines, Names, fold
+from edgeproxy.proxy.fields import HOP_BY_HOP, FieldLines, Names, fold, tokens
 from edgeproxy.scripting.errors import ChangeError
 
 type Stream = bool | Callable[[bytes], Iterable[bytes] | bytes]
@@ -26,6 +26,8 @@ _AUTHORITY = re.compile(rb"(.*?)(?::([0-9]+))?")
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _HOP_FIELDS = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
 """Response fields that are written where the response goes out."""
+_OF_THE_CONNECTION = HOP_BY_HOP | {b"close", b"host", b"content-length", b"trailer"}
+"""What Connection may name without ending a field: options, and fields that are the edge's own to write."""
 _PORTS = {b"http": 80, b"https": 443}
 _STATUSES = range(200, 600)
 
@@ -80,7 +82,8 @@ def _address(found: object) -> tuple[str, int]:
 def flow_of(exchange: Exchange, client: connection.Client) -> tuple[http.HTTPFlow, Came]:
     """The flow that a request is, its body still to come."""
     host, port = authority_of(exchange.host)
-    came = Came(exchange.key, exchange.lines, exchange.names, (b"http", host, port))
+    lines, names = _end_to_end(exchange)
+    came = Came(exchange.key, lines, names, (b"http", host, port))
     flow = http.HTTPFlow(client, connection.Server(address=(host, port)), live=True)
     flow.request = _made(
         http.Request,
@@ -92,13 +95,28 @@ def flow_of(exchange: Exchange, client: connection.Client) -> tuple[http.HTTPFlo
         authority=b"",
         path=exchange.target,
         http_version=b"HTTP/1.1" if exchange.minor else b"HTTP/1.0",
-        headers=http.Headers(exchange.lines),
+        headers=http.Headers(lines),
         content=None if exchange.has_body else b"",
         trailers=None,
         timestamp_start=exchange.now_ns / 1e9,
         timestamp_end=None,
     )
     return flow, came
+
+
+def _end_to_end(exchange: Exchange) -> tuple[FieldLines, Names]:
+    """A request's fields without those that its Connection field names, and without their names there: these end at the
+    edge (RFC 9110 §7.6.1). Were they to end behind the scripts, a client could take off what a script has set.
+    """
+    lines, names = exchange.lines, exchange.names
+    options = tokens(names.get(b"connection"))
+    if options <= _OF_THE_CONNECTION:
+        return lines, names
+    ended = options - _OF_THE_CONNECTION
+    kept = b", ".join(sorted(options & _OF_THE_CONNECTION))
+    left = [line for line in lines if line[0].lower() not in ended and line[0].lower() != b"connection"]
+    left += [(b"Connection", kept)] if kept else []
+    return left, fold(left)
 
 
 def _made[M: http.Message](message: type[M], data: type[http.MessageData], **fields: object) -> M:

@@ -52,6 +52,7 @@ class FlowScope:
         self.pipeline = pipeline
         self.exchange = exchange
         self.client = exchange.client
+        self._sent = exchange.names
         self.phase = Phase.REQUEST_HEAD
         self.status = 0
         self.bytes_out = 0
@@ -193,7 +194,7 @@ class FlowScope:
             "log": self.edge.logged(),
             "spans": self.opened.ended,
         }
-        return ScriptPart(self.came.names, msgspec.json.encode(part).decode())
+        return ScriptPart(self._sent, msgspec.json.encode(part).decode())
 
 
 def _bytes_of(made: object) -> list[bytes]:
