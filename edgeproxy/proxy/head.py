@@ -26,7 +26,7 @@ can't be waited for."""
 _OTHER_VERSIONS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})
 """What llhttp says to a version other than 0.9, 1.0, 1.1 and 2.0, and to the preface of HTTP/2."""
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE)
-_FORBIDDEN_TRAILERS = frozenset(
+FORBIDDEN_TRAILERS = frozenset(
     {
         b"transfer-encoding",
         b"content-length",
@@ -105,7 +105,7 @@ def unusable(
 
 def add_trailer(name: bytes, value: bytes, exchange: Exchange, limits: Limits) -> None:
     """Keep a trailer field with its request; refuse one that would change what the head said."""
-    if name.lower() in _FORBIDDEN_TRAILERS:
+    if name.lower() in FORBIDDEN_TRAILERS:
         raise _bad(
             "forbidden_trailer",
             f"the trailer section has a field that may only stand in the head: {name.decode('latin-1')}",

@@ -3,9 +3,13 @@
 A hook that raises, or takes longer than `addons.timeout`, is logged with the trace id and counted, and what it had
 changed is undone: the request goes on as if the hook was not there, or is refused, as `addons.on_error` has it. What
 holds up the loop is named. A hook that is no coroutine costs no task.
+
+Whatever a hook raises is its failure, be it SystemExit or a cancellation of its own task: no signal and no loop speaks
+to a worker through exceptions.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import time
@@ -30,6 +34,8 @@ class Scope(Protocol):
     trace_id: str
     failed: bool
     """Whether a hook failed without which the request is not to go on."""
+    dropped: "set[asyncio.Task[None]]"
+    """Tasks whose hooks are no longer waited for: they were cancelled."""
 
     def selects(self, hook: Hook) -> bool:
         """Whether the hook's filter is met now."""
@@ -39,6 +45,9 @@ class Scope(Protocol):
 
     def undo(self, noted: Any) -> None:  # noqa: ANN401 what `note` returned
         """Put back what a hook has changed."""
+
+    def check(self) -> None:
+        """Raise ValueError where a hook has made of what it was given something that nobody can use."""
 
     def resumed(self) -> Awaitable[None] | None:
         """What to wait for before it goes on, where a hook has stopped it (flow.intercept)."""
@@ -80,8 +89,7 @@ class Calls:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine, context=scope.context.copy())
 
         def ended(done: "asyncio.Task[None]") -> None:
-            if not done.cancelled():
-                done.result()
+            if done not in scope.dropped:
                 then()
 
         task.add_done_callback(ended, context=outside)
@@ -112,30 +120,43 @@ class Calls:
 
     def _call(self, hook: Hook, arguments: tuple[Any, ...], scope: Scope, noted: object) -> object:
         began = time.monotonic()
+        outcome: object = _HALT
         try:
-            return scope.context.copy().run(hook.function, *arguments)
-        except AddonHalt:
-            return _HALT
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a script does, the request has an end
+            with contextlib.suppress(AddonHalt):
+                outcome = scope.context.copy().run(hook.function, *arguments)
+            if not inspect.isawaitable(outcome):
+                scope.check()
+        except BaseException as error:  # noqa: BLE001  whatever a script does, the request has an end
             self._failed(hook, scope, noted, error)
             return None
         finally:
             self._took(hook, scope, time.monotonic() - began)
+        return outcome
 
     async def _await(self, hook: Hook, awaitable: Awaitable[object], scope: Scope, noted: object) -> object:
+        outcome: object = _HALT
+        task = asyncio.current_task()
         limit = asyncio.timeout(self._timeout_s)
         try:
-            async with limit:
-                await _Measured(awaitable, lambda seconds: self._took(hook, scope, seconds))
-        except AddonHalt:
-            return _HALT
-        except (Exception, SystemExit) as error:  # noqa: BLE001  as above
-            cause: BaseException = error
+            with contextlib.suppress(AddonHalt):
+                # The second limit is for hooks that don't let themselves be cancelled.
+                async with asyncio.timeout(2 * self._timeout_s), limit:
+                    outcome = await _Measured(awaitable, lambda seconds: self._took(hook, scope, seconds))
+            if task is not None and task.cancelling():
+                await asyncio.sleep(0)  # where a hook has cancelled its own task, it is told so here
+            scope.check()
+        except BaseException as error:  # as above
+            if task is None or task in scope.dropped:
+                raise
+            while task.cancelling():
+                task.uncancel()
+            cause = error
             if limit.expired():
                 self._counters[Counter.SCRIPT_TIMEOUTS] += 1
                 cause = TimeoutError(f"it took longer than {self._timeout_s} s (addons.timeout)")
             self._failed(hook, scope, noted, cause)
-        return None
+            return None
+        return outcome
 
     def _took(self, hook: Hook, scope: Scope, seconds: float) -> None:
         if seconds > BLOCKED_S:
@@ -186,6 +207,7 @@ class _Measured:
     def __await__(self) -> Generator[Any, Any, object]:
         steps = self._awaitable.__await__()
         thrown: BaseException | None = None
+        is_cancelled = False
         while True:
             began = time.monotonic()
             try:
@@ -200,5 +222,11 @@ class _Measured:
             except GeneratorExit:
                 steps.close()
                 raise
-            except BaseException as error:  # noqa: BLE001  a cancellation is for what is awaited
+            except asyncio.CancelledError as error:
+                if is_cancelled:
+                    steps.close()  # it was told already, and waits for something else
+                    raise
+                is_cancelled = True
+                thrown = error
+            except BaseException as error:  # noqa: BLE001  it is for what is awaited
                 thrown = error

@@ -55,6 +55,7 @@ class _Outside:
 
     def __init__(self) -> None:
         self.context = contextvars.copy_context()
+        self.dropped: set[asyncio.Task[None]] = set()
 
     def selects(self, hook: Hook) -> bool:
         """No filter counts."""
@@ -66,6 +67,9 @@ class _Outside:
 
     def undo(self, noted: object) -> None:
         """Nothing is undone."""
+
+    def check(self) -> None:
+        """Nothing is to be used."""
 
     def resumed(self) -> Awaitable[None] | None:
         """Nothing can be stopped."""

@@ -7,12 +7,15 @@ script can make two messages of one by accident. No I/O.
 import re
 import time
 from collections.abc import Callable, Iterable
+from types import UnionType
 from typing import NamedTuple
 
 from mitmproxy import connection, http
+from mitmproxy.net.http import url
 
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import HOP_BY_HOP, FieldLines, Names, fold, tokens
+from edgeproxy.proxy.head import FORBIDDEN_TRAILERS
 from edgeproxy.scripting.errors import ChangeError
 
 type Stream = bool | Callable[[bytes], Iterable[bytes] | bytes]
@@ -22,7 +25,7 @@ _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _PATH = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*")
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=-]+|[0-9A-Fa-f:.]+")
 _HOST_FIELD = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
-_AUTHORITY = re.compile(rb"(.*?)(?::([0-9]+))?")
+_AUTHORITY = re.compile(rb"(.*?)(?::([0-9]*))?")
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _HOP_FIELDS = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
 """Response fields that are written where the response goes out."""
@@ -35,6 +38,7 @@ _STATUSES = range(200, 600)
 class Came(NamedTuple):
     """A request as it came, before any script saw it."""
 
+    method: bytes
     key: bytes
     """Its target URI."""
     lines: FieldLines
@@ -83,7 +87,7 @@ def flow_of(exchange: Exchange, client: connection.Client) -> tuple[http.HTTPFlo
     """The flow that a request is, its body still to come."""
     host, port = authority_of(exchange.host)
     lines, names = _end_to_end(exchange)
-    came = Came(exchange.key, lines, names, (b"http", host, port))
+    came = Came(exchange.method, exchange.key, lines, names, (b"http", host, port))
     flow = http.HTTPFlow(client, connection.Server(address=(host, port)), live=True)
     flow.request = _made(
         http.Request,
@@ -129,26 +133,35 @@ def _made[M: http.Message](message: type[M], data: type[http.MessageData], **fie
     return made
 
 
-def wanted(flow: http.HTTPFlow, came: Came, *, is_streamed: bool) -> Wanted:
-    """What is to be sent on of a request that scripts have seen; `is_streamed`: its body is still to come.
+def wanted(flow: http.HTTPFlow, came: Came, streams: Stream) -> Wanted:
+    """What is to be sent on of a request that scripts have seen; `streams`: its body is still to come, and whether a
+    function makes another of it.
 
     Raises ChangeError when that is nothing that could be sent.
     """
-    request = flow.request
+    try:
+        return _wanted(flow.request, came, streams)
+    except (AttributeError, TypeError) as error:
+        raise ChangeError(f"the request has something of another type than mitmproxy's: {error}") from error
+
+
+def _wanted(request: http.Request, came: Came, streams: Stream) -> Wanted:
     data = request.data
-    if not _TOKEN.fullmatch(data.method):
-        raise ChangeError(f"the method is {data.method!r}; expected a token")
+    is_streamed = streams is not False
+    if not _TOKEN.fullmatch(data.method) or data.method == b"CONNECT":
+        raise ChangeError(f"the method is {data.method!r}; expected a token, and not CONNECT")
     if not _PATH.fullmatch(data.path) and (data.method, data.path) != (b"OPTIONS", b"*"):
         raise ChangeError(f"the path is {data.path!r}; expected one that begins with / and has no space and no #")
     lines = list(data.headers.fields)
     if lines != came.lines:
+        lines = _bracketed(lines, request)
         _check_fields(lines)
     is_chunked = b"transfer-encoding" in came.names
-    body = b"" if is_streamed else data.content or b""
+    body = b"" if is_streamed else _content(data)
     length: int | None = len(body) if body or b"content-length" in came.names else -1
     if is_streamed and b"content-length" in came.names:
         length = int(came.names[b"content-length"])
-    if is_chunked or (is_streamed and callable(request.stream)):
+    if is_chunked or callable(streams):
         length = None
     lines = _framed(lines, length)
     if not is_streamed and b"expect" in came.names:
@@ -163,7 +176,7 @@ def wanted(flow: http.HTTPFlow, came: Came, *, is_streamed: bool) -> Wanted:
         names=names,
         held=[body] if body else [],
         has_body=length is None or length > 0,
-        trailers=list(data.trailers.fields) if data.trailers and is_chunked else None,
+        trailers=_trailers(data) if is_chunked and not is_streamed else None,
         server=_server(request, came),
     )
 
@@ -179,6 +192,15 @@ def _framed(lines: FieldLines, length: int | None) -> FieldLines:
     if len(framing) == 1 and framing[0][0].lower() == name.lower() and framing[0][1].lower() == value:
         return lines
     return [*(line for line in lines if line not in framing), (name, value)]
+
+
+def _bracketed(lines: FieldLines, request: http.Request) -> FieldLines:
+    """With an IPv6 address in brackets where mitmproxy has written it into the Host field without them."""
+    if ":" not in request.host:
+        return lines
+    bare = url.hostport(request.scheme, request.host, request.port).encode()
+    right = url.hostport(request.scheme, f"[{request.host}]", request.port).encode()
+    return [(name, right) if value == bare and name.lower() == b"host" else (name, value) for name, value in lines]
 
 
 def _host_of(names: Names, came: Came) -> bytes:
@@ -198,6 +220,26 @@ def _server(request: http.Request, came: Came) -> str:
         raise ChangeError(f"the server is {data.host!r}, port {data.port}; expected a host and a port from 1 to 65535")
     host = f"[{data.host}]" if ":" in data.host else data.host.lower()
     return f"{data.scheme.decode()}://{host}:{data.port}"
+
+
+def _content(data: http.MessageData) -> bytes:
+    """A body, which scripts may have taken away. TypeError where it is no bytes."""
+    content = data.content
+    if content is not None and not isinstance(content, bytes):
+        raise TypeError(f"the content is {type(content).__name__}, not bytes")
+    return content or b""
+
+
+def _trailers(data: http.MessageData) -> FieldLines | None:
+    """The fields behind a body, in which nothing may stand that frames or routes the message."""
+    if not data.trailers:
+        return None
+    lines = list(data.trailers.fields)
+    _check_fields(lines)
+    for name, _ in lines:
+        if name.lower() in FORBIDDEN_TRAILERS:
+            raise ChangeError(f"there is a trailer field {name!r}, which may only stand in the head")
+    return lines
 
 
 def _check_fields(lines: Iterable[tuple[bytes, bytes]]) -> None:
@@ -243,13 +285,23 @@ def response_head(
 
     Raises ChangeError when that is nothing that could be sent.
     """
+    try:
+        return _response_head(response, without, known)
+    except (AttributeError, TypeError) as error:
+        raise ChangeError(f"the response has something of another type than mitmproxy's: {error}") from error
+
+
+def _response_head(
+    response: http.Response | None, without: frozenset[bytes], known: tuple[tuple[bytes, bytes], ...]
+) -> str:
     if response is None:
         raise ChangeError("flow.response is None; expected a response")
     data = response.data
-    if data.status_code not in _STATUSES:
-        raise ChangeError(f"the status is {data.status_code}; expected 200 to 599")
+    if type(data.status_code) is not int or data.status_code not in _STATUSES:
+        raise ChangeError(f"the status is {data.status_code!r}; expected 200 to 599")
     if not _VALUE.fullmatch(data.reason):
         raise ChangeError("the reason phrase has a control character or a line end")
+    _content(data)
     lines = data.headers.fields
     _check_fields(line for line in lines if line not in known)
     dropped = _HOP_FIELDS | without
@@ -257,45 +309,95 @@ def response_head(
     return (b"HTTP/1.1 %d %b\r\n%b" % (data.status_code, data.reason, fields)).decode("latin-1")
 
 
+def response_trailers(response: http.Response) -> FieldLines | None:
+    """The fields that follow a response's body; ChangeError when they can't be sent."""
+    try:
+        return _trailers(response.data)
+    except (AttributeError, TypeError) as error:
+        raise ChangeError(f"the trailers are no headers of mitmproxy's: {error}") from error
+
+
 # --- as if a hook had not been there
+
+
+class _Kept(NamedTuple):
+    """A message before a hook."""
+
+    message: http.Message
+    data: http.MessageData
+    values: dict[str, object]
+    fields: tuple[tuple[bytes, bytes], ...]
+    trailers: tuple[tuple[bytes, bytes], ...]
+    stream: Stream
 
 
 class Snapshot(NamedTuple):
     """What a flow was before a hook."""
 
-    request: dict[str, object]
-    request_fields: tuple[tuple[bytes, bytes], ...]
-    request_stream: Stream
-    response: http.Response | None
-    response_data: dict[str, object]
-    response_fields: tuple[tuple[bytes, bytes], ...]
-    response_stream: Stream
-    error: object
+    request: _Kept
+    response: _Kept | None
+    values: dict[str, object]
+
+
+_KEPT = ("error", "live", "intercepted", "marked", "comment")
+"""What scripts may change of a flow beside its messages."""
 
 
 def snapshot(flow: http.HTTPFlow) -> Snapshot:
     """Note what a hook may change."""
-    request, response = flow.request, flow.response
+    response = flow.response
     return Snapshot(
-        request=dict(vars(request.data)),
-        request_fields=request.data.headers.fields,
-        request_stream=request.stream,
-        response=response,
-        response_data={} if response is None else dict(vars(response.data)),
-        response_fields=() if response is None else response.data.headers.fields,
-        response_stream=False if response is None else response.stream,
-        error=flow.error,
+        request=_kept(flow.request),
+        response=None if response is None else _kept(response),
+        values={name: getattr(flow, name) for name in _KEPT},
+    )
+
+
+def _kept(message: http.Message) -> _Kept:
+    data = message.data
+    trailers = data.trailers
+    return _Kept(
+        message,
+        data,
+        dict(vars(data)),
+        data.headers.fields,
+        () if trailers is None else trailers.fields,
+        message.stream,
     )
 
 
 def restore(flow: http.HTTPFlow, was: Snapshot) -> None:
     """Undo what a hook has changed since."""
-    vars(flow.request.data).update(was.request)
-    flow.request.data.headers.fields = was.request_fields
-    flow.request.stream = was.request_stream
-    flow.response = was.response
+    _put_back(was.request)
+    flow.request = was.request.message  # type: ignore[assignment]
     if was.response is not None:
-        vars(was.response.data).update(was.response_data)
-        was.response.data.headers.fields = was.response_fields
-        was.response.stream = was.response_stream
-    flow.error = was.error  # type: ignore[assignment]
+        _put_back(was.response)
+    flow.response = None if was.response is None else was.response.message  # type: ignore[assignment]
+    vars(flow).update(was.values)
+
+
+def _put_back(was: _Kept) -> None:
+    message, data = was.message, was.data
+    message.data = data
+    vars(data).update(was.values)
+    data.headers.fields = was.fields
+    if data.trailers is not None:
+        data.trailers.fields = was.trailers
+    message.stream = was.stream
+
+
+def check_types(flow: http.HTTPFlow) -> None:
+    """Raise ChangeError where a script has put something into a flow that is not of mitmproxy's types."""
+    _must_be("flow.request", flow.request, http.Request)
+    _must_be("flow.response", flow.response, http.Response | None)
+    _must_be("flow.metadata", flow.metadata, dict)
+    for message in (flow.request, flow.response):
+        if message is not None:
+            _must_be("a message's data", message.data, http.MessageData)
+            _must_be("what a message has for headers", message.data.headers, http.Headers)
+            _must_be("what a message has for trailers", message.data.trailers, http.Headers | None)
+
+
+def _must_be(what: str, found: object, kind: type | UnionType) -> None:
+    if not isinstance(found, kind):
+        raise ChangeError(f"{what} is {found!r:.100}, nothing of mitmproxy's")

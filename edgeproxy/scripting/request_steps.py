@@ -6,7 +6,7 @@ from mitmproxy import http
 
 from edgeproxy.scripting.edge import Decisions
 from edgeproxy.scripting.errors import FAILED
-from edgeproxy.scripting.messages import Wanted, wanted
+from edgeproxy.scripting.messages import Stream, Wanted, wanted
 from edgeproxy.scripting.scope import AHEAD_BYTES, FlowScope, Phase
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -15,9 +15,12 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class RequestSteps(FlowScope):
     """REQUEST_HEAD to FORWARDED."""
 
-    _streams = False
+    _streams: Stream = False
+    """How the body goes by; it is too late to set that anew once the head is sent, which says what comes."""
     _is_held = False
     _kept_bytes = 0
+    _whole_body: bytes | None = None
+    """As it came, where it is held."""
 
     def begin(self) -> None:
         """The request's head is there."""
@@ -37,7 +40,7 @@ class RequestSteps(FlowScope):
     def request_body(self, data: bytes) -> None:
         """A piece of the request's body came."""
         if self._streams:
-            for piece in self.through(self.flow.request, data):
+            for piece in self.through(self._streams, data):
                 self.pipeline.pass_body(self.exchange, piece)
             self._give_up_if_failed()
             return
@@ -54,7 +57,7 @@ class RequestSteps(FlowScope):
     def request_complete(self) -> None:
         """The request is whole."""
         if self._streams:
-            for piece in self.through(self.flow.request, b""):
+            for piece in self.through(self._streams, b""):
                 self.pipeline.pass_body(self.exchange, piece)
             self.pipeline.pass_complete(self.exchange)
             self._give_up_if_failed()
@@ -101,10 +104,10 @@ class RequestSteps(FlowScope):
         request = self.flow.request
         if not request.stream:
             request.stream = True
-        self._streams = True
-        held = [piece for data in self._kept for piece in self.through(request, data)]
+        self._streams = request.stream
+        held = [piece for data in self._kept for piece in self.through(self._streams, data)]
         if exchange.body_complete:
-            held += self.through(request, b"")
+            held += self.through(self._streams, b"")
         self._kept = []
         if self.failed:
             self.give_up(FAILED)
@@ -123,7 +126,7 @@ class RequestSteps(FlowScope):
     def _whole(self) -> None:
         request = self.flow.request
         if self.exchange.has_body:
-            request.data.content = b"".join(self._kept)
+            request.data.content = self._whole_body = b"".join(self._kept)
             self._kept = []
         if self.exchange.trailers:
             request.trailers = http.Headers(self.exchange.trailers)
@@ -143,7 +146,7 @@ class RequestSteps(FlowScope):
         """Send on what scripts have made of it; `held` is what there is of a body that streams."""
         try:
             decisions = self.edge.decide()
-            asked = wanted(self.flow, self.came, is_streamed=self._streams)
+            asked = wanted(self.flow, self.came, self._streams)
         except (TypeError, ValueError) as error:
             self.fault("request", error)
             if self.failed:
@@ -151,7 +154,7 @@ class RequestSteps(FlowScope):
                 return
             self._undo_all()
             decisions = Decisions()
-            asked = wanted(self.flow, self.came, is_streamed=self._streams)
+            asked = wanted(self.flow, self.came, self._streams)
         self._take(asked)
         if held is not None:
             self.exchange.held = held
@@ -160,12 +163,10 @@ class RequestSteps(FlowScope):
         self.pipeline.forward(self.exchange, plan)
 
     def _undo_all(self) -> None:
-        content, stream = self.flow.request.data.content, self.flow.request.stream
         self.undo(self._as_it_came)
-        if self._streams:
-            self.flow.request.stream = stream  # some of it has been through that
-        else:
-            self.flow.request.data.content = content
+        if self._whole_body is not None:
+            self.flow.request.data.content = self._whole_body
+        self.flow.request.stream = self._streams
 
     def _take(self, asked: Wanted) -> None:
         exchange = self.exchange

@@ -17,7 +17,7 @@ from edgeproxy.ledger import Stage
 from edgeproxy.proxy.fields import FieldLines
 from edgeproxy.proxy.framing import Framing
 from edgeproxy.scripting.errors import FAILED, ChangeError
-from edgeproxy.scripting.messages import response_head, response_of
+from edgeproxy.scripting.messages import Stream, response_head, response_of, response_trailers
 from edgeproxy.scripting.request_steps import RequestSteps
 from edgeproxy.scripting.scope import AHEAD_BYTES, Phase
 
@@ -33,7 +33,13 @@ class FlowRun(RequestSteps):
     _is_ended = False
     _is_ahead = False
     _is_chunked = False
+    _is_dropping = False
     _pieces_bytes = 0
+    _streams_out: Stream = False
+    """How the body streams; whatever scripts set behind its head comes too late, the head having said what comes."""
+    _trailers: FieldLines | None = None
+    _came_behind: FieldLines | None = None
+    """The fields that came behind the body."""
 
     # --- the pipeline's calls
 
@@ -61,6 +67,7 @@ class FlowRun(RequestSteps):
             self._send(data)
             return
         if self.is_over or self._is_replaced():
+            self._is_dropping = True
             return
         self._pieces.append(data)
         self._pieces_bytes += len(data)
@@ -73,9 +80,7 @@ class FlowRun(RequestSteps):
     def ended(self, trailers: FieldLines | None) -> None:
         """The response is whole."""
         self._is_ended = True
-        response = self.flow.response
-        if trailers and response is not None:
-            response.trailers = http.Headers(trailers)
+        self._came_behind = trailers
         if self.phase is Phase.RESPONSE_BODY:
             self._whole_response()
         elif self.phase is Phase.STREAMING:
@@ -95,6 +100,8 @@ class FlowRun(RequestSteps):
 
     def _responded(self, head: str, pieces: list[bytes], *, is_ended: bool) -> None:
         exchange = self.exchange
+        if self.phase is not Phase.FORWARDED:
+            self.drop()  # another takes the place of one whose hooks are still at work: a stale one, its origin failing
         self._head = head
         self._first = self.flow.response = response_of(head)
         self._came = self._first.data.headers.fields
@@ -110,19 +117,27 @@ class FlowRun(RequestSteps):
         )
         self.call("responseheaders", self._response_head_seen)
 
+    def _add_trailers(self) -> None:
+        """Now that no hook is at work that could be undone."""
+        if self._came_behind and self.flow.response is self._first and self._first is not None:
+            self._first.trailers = http.Headers(self._came_behind)
+
     def _is_replaced(self) -> bool:
         """Whether a script has put a response with a body of its own in the place of what came."""
         response = self.flow.response
         return response is not None and response is not self._first and response.data.content is not None
 
     def _response_head_seen(self) -> None:
+        if self._is_replaced():
+            self._check_replacement()
+            if self.is_over:
+                return
         response = self.flow.response
         if self._is_replaced():
             self._whole_response()
             return
         self.phase = Phase.RESPONSE_BODY
-        stated = "" if response is None else response.headers.get("content-length", "")
-        length = max(self._pieces_bytes, int(stated) if stated.isdecimal() else 0)
+        length = max(self._pieces_bytes, self._stated_bytes() or 0)
         goes_by = length > self.body_bytes or not (self._is_ended or self.has_hook("response"))
         if response is not None and (response.stream or (goes_by and not self._is_bodiless(response.status_code))):
             self._stream_out()
@@ -132,6 +147,21 @@ class FlowRun(RequestSteps):
             self._is_ahead = False
             self.pipeline.client_relieved(self.exchange)
 
+    def _check_replacement(self) -> None:
+        """Whether it can be sent is found out before what came is thrown away."""
+        try:
+            response_head(self.flow.response, _LENGTH)
+        except ChangeError as error:
+            self.fault("responseheaders", error)
+            if self.failed:
+                self.give_up(FAILED)
+            else:
+                self._first = self.flow.response = response_of(self._head)
+
+    def _stated_bytes(self) -> int | None:
+        """How long the body is that comes, where its head says so."""
+        return next((int(value) for name, value in self._came if name.lower() == b"content-length"), None)
+
     # --- a body that is held
 
     def _whole_response(self) -> None:
@@ -139,6 +169,7 @@ class FlowRun(RequestSteps):
         if response is not None:
             if not self.is_own and not self._is_replaced():
                 response.data.content = self._body()
+                self._add_trailers()
             response.timestamp_end = time.time()
         self.phase = Phase.RESPONSE
         self.call("response", self._deliver)
@@ -156,11 +187,13 @@ class FlowRun(RequestSteps):
         body = b"" if self._is_bodiless(status) else response.data.content or b""
         self.status, self.bytes_out = status, len(body)
         self.phase = Phase.DELIVERED
-        if response.trailers and body and exchange.minor:
+        if not exchange.body_complete:
+            exchange.keep_alive = False  # nobody will read the rest of it
+        if self._trailers and body and exchange.minor:
             head += f"Transfer-Encoding: chunked\r\n{self.client.persistence(exchange)}\r\n"
             self.client.start(exchange, head.encode("latin-1"), Framing.CHUNKED)
             self.client.send(body)
-            self.client.end(exchange, list(response.trailers.fields))
+            self.client.end(exchange, self._trailers)
         else:
             self.client.answer(exchange, head + self._length_field(response, len(body)), body)
         self.pipeline.delivered(exchange)
@@ -181,12 +214,13 @@ class FlowRun(RequestSteps):
         response, head = self._sendable(_LENGTH)
         if response is None:
             return
-        stated = response.headers.get("content-length", "")
+        self._streams_out = response.stream
+        stated = self._stated_bytes()
         framing = Framing.CHUNKED if exchange.minor else Framing.CLOSE
         if self._is_bodiless(response.data.status_code):
             framing = Framing.NONE
             head += self._length_field(response, 0)
-        elif stated.isdecimal() and not callable(response.stream) and response is self._first:
+        elif stated is not None and self._is_as_long(response):
             framing = Framing.LENGTH
             head += f"Content-Length: {stated}\r\n"
         self._is_chunked = framing is Framing.CHUNKED
@@ -203,11 +237,14 @@ class FlowRun(RequestSteps):
         if self._is_ended:
             self._streamed()
 
+    def _is_as_long(self, response: http.Response) -> bool:
+        """Whether a body that streams is as long as its head says: no script makes another of it, and it does come."""
+        return response is self._first and not callable(response.stream) and self.exchange.method != b"HEAD"
+
     def _send(self, data: bytes) -> None:
-        response = self.flow.response
-        if self.is_over or response is None or self._is_bodiless(self.status):
+        if self.is_over or self._is_bodiless(self.status):
             return
-        for piece in self.through(response, data):
+        for piece in self.through(self._streams_out, data):
             self.bytes_out += len(piece)
             self.client.send(piece)
         if self.failed:
@@ -217,20 +254,28 @@ class FlowRun(RequestSteps):
         self._send(b"")
         if self.is_over:
             return
+        self._add_trailers()
         self.phase = Phase.RESPONSE
         self.call("response", self._end)
 
     def _end(self) -> None:
         response = self.flow.response
-        trailers = response.trailers if response is not None and self._is_chunked else None
+        try:
+            trailers = response_trailers(response) if response is not None and self._is_chunked else None
+        except ChangeError as error:
+            trailers = None
+            self.fault("response", error)
+            if self.failed:
+                self.give_up(FAILED)
+                return
         self.phase = Phase.DELIVERED
-        self.client.end(self.exchange, list(trailers.fields) if trailers else None)
+        self.client.end(self.exchange, trailers)
         self.pipeline.delivered(self.exchange)
 
     # --- what goes out
 
     def _is_bodiless(self, status: int) -> bool:
-        return self.exchange.method == b"HEAD" or status in _BODILESS
+        return self.came.method == b"HEAD" or status in _BODILESS
 
     def _sendable(self, without: frozenset[bytes]) -> tuple[http.Response | None, str]:
         """The response and its head, framing left out. Where a script has made something of it that can't be sent, what
@@ -238,10 +283,14 @@ class FlowRun(RequestSteps):
         """
         response = self.flow.response
         try:
-            return response, response_head(response, without, self._came) + self._edges_own(response)
+            head = response_head(response, without, self._came) + self._edges_own(response)
+            self._trailers = None if response is None else response_trailers(response)
         except ChangeError as error:
             self.fault("response", error)
-        if self.failed or not self._head:
+        else:
+            return response, head
+        is_here = self._head and not self._is_dropping and (self._is_ended or self.phase is Phase.STREAMING)
+        if self.failed or not is_here:
             self.give_up(FAILED)
             return None, ""
         self._first = self.flow.response = response = response_of(self._head)

@@ -4,12 +4,12 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 from mitmproxy import flow as flows
-from mitmproxy import http
 
 from edgeproxy.ledger import Stage
 from edgeproxy.proxy.errors import ProxyError
@@ -18,8 +18,8 @@ from edgeproxy.proxy.record import ScriptPart
 from edgeproxy.scripting import spans
 from edgeproxy.scripting.chain import Hook
 from edgeproxy.scripting.edge import Edge
-from edgeproxy.scripting.errors import FAILED, KILLED
-from edgeproxy.scripting.messages import Snapshot, flow_of, restore, snapshot
+from edgeproxy.scripting.errors import FAILED, KILLED, ChangeError
+from edgeproxy.scripting.messages import Snapshot, Stream, check_types, flow_of, restore, snapshot
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.scripted import ScriptedPipeline
@@ -71,7 +71,8 @@ class FlowScope:
         self._calls = host.calls
         self._decisions = self.chain.decisions(exchange)
         self._seen_by: dict[str, None] = {}
-        self._task: asyncio.Task[None] | None = None
+        self.dropped: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- hooks
 
@@ -79,33 +80,40 @@ class FlowScope:
         """Call the hooks of that name, then go on; at once where none of them waits for anything."""
         hooks = self.chain.hooks.get(name)
         if not hooks:
-            then()
+            self._guarded(then)
             return
         task = self._calls.all(hooks, (self.flow,), self, lambda: self._called(then))
         if task is not None:
-            self._task = task
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
             self.pipeline.stage(self.exchange, Stage.SCRIPT)
 
     def _called(self, then: Callable[[], None]) -> None:
-        self._task = None
         if self.is_over:
             return
+        if self.failed:
+            self._guarded(partial(self.give_up, FAILED))
+        elif self.flow.error is not None and self.flow.error.msg == flows.Error.KILLED_MESSAGE:
+            self.pipeline.stage(self.exchange, Stage.SCRIPT)
+            self._guarded(partial(self.pipeline.broken, self.exchange, KILLED))
+        else:
+            self._guarded(then)
+
+    def _guarded(self, then: Callable[[], None]) -> None:
+        """An error of the edge's own must not leave a client waiting."""
         try:
-            if self.failed:
-                self.give_up(FAILED)
-            elif self.flow.error is not None and self.flow.error.msg == flows.Error.KILLED_MESSAGE:
-                self.pipeline.broken(self.exchange, KILLED)
-            else:
-                then()
-        except Exception as error:  # noqa: BLE001  an error of the edge's own must not leave a client waiting
+            then()
+        except Exception as error:  # noqa: BLE001  as said
             structlog.get_logger().exception("script_run_failed", trace_id=self.trace_id, error=str(error))
             if not self.is_over:
                 self.give_up(FAILED)
 
-    @property
-    def is_pending(self) -> bool:
-        """Whether a hook is waited for."""
-        return self._task is not None
+    def drop(self) -> None:
+        """Wait for no hook that is at work."""
+        tasks, self._tasks = self._tasks, set()
+        self.dropped |= tasks
+        for task in tasks:
+            task.cancel()
 
     @property
     def is_over(self) -> bool:
@@ -121,10 +129,24 @@ class FlowScope:
         """Whether the hook's filter is met now."""
         decided = self._decisions[hook.selector]
         if decided is None:
-            decided = self.chain.selectors[hook.selector].matches(self.flow)
+            try:
+                decided = self.chain.selectors[hook.selector].matches(self.flow)
+            except Exception as error:  # noqa: BLE001  what is asked may be an object of a script's
+                self.failed = self._calls.fault(hook.script, hook.name, self.trace_id, error)
         if decided:
             self._seen_by[hook.script] = None
-        return decided
+        return bool(decided)
+
+    def check(self) -> None:
+        """Raise ValueError where the flow is none any more, or a script's settings would have no effect."""
+        check_types(self.flow)
+        found = self.flow.metadata.get("edge")
+        if found is self.edge:
+            return
+        if not isinstance(found, Edge):
+            raise ChangeError('flow.metadata["edge"] was taken away or replaced; set its keys')
+        self.edge.tell(**found.saved())  # a copy is there after flow.revert()
+        self.flow.metadata["edge"] = self.edge
 
     def note(self) -> tuple[Snapshot, dict[str, Any], dict[str, Any]]:
         """The flow as it is, and what scripts have set beside it."""
@@ -141,15 +163,14 @@ class FlowScope:
         """Wait where a script has stopped the flow (`flow.intercept`)."""
         return self.flow.wait_for_resume() if self.flow.intercepted else None
 
-    def through(self, message: http.Message, data: bytes) -> Iterable[bytes]:
+    def through(self, function: Stream, data: bytes) -> Iterable[bytes]:
         """What a script's function makes of a piece of a body that streams; b"" is the body's end."""
-        function = message.stream
         if not callable(function):
             return [data] if data else []
         try:
             made = self.context.copy().run(function, data)
             pieces = _bytes_of(made)
-        except Exception as error:  # noqa: BLE001  whatever a script does, the request has an end
+        except BaseException as error:  # noqa: BLE001  whatever a script does, the request has an end
             self.fault("stream", error)
             return [data] if data else []
         return [piece for piece in pieces if piece]
@@ -162,6 +183,7 @@ class FlowScope:
 
     def give_up(self, error: ProxyError) -> None:
         """Refuse the request; break off where the client has some of its response."""
+        self.pipeline.stage(self.exchange, Stage.SCRIPT)
         if self.status:
             self.pipeline.broken(self.exchange, error)
         else:
@@ -172,9 +194,7 @@ class FlowScope:
         if self.is_over:
             return
         self.phase = Phase.FAILED
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        self.drop()
         if self.flow.error is None:
             self.flow.error = flows.Error(error.message)
         self.flow.live = False
@@ -184,6 +204,7 @@ class FlowScope:
 
     def close(self) -> ScriptPart:
         """It is over: what the record is to have."""
+        self.exchange.method = self.came.method  # what the client is still sent is framed for what it asked
         self.opened.is_closed = True
         self.flow.live = False
         self.chain.end()

@@ -62,7 +62,7 @@ VALID = [
     ("tags", []),
     ("tags", ("a", "b:c", "ä", "x" * 1024)),
     ("log", {}),
-    ("log", {"any": object(), 5: None}),
+    ("log", {"any": b"thing", 5: None}),
 ]
 WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("ttl_", 5, KeyError, "'ttl_' is not a script's to set"),
