@@ -180,7 +180,7 @@ class Flight:
             exchange.position += 1
             exchange.bytes_out += len(data)
             client.send(data)
-        if self.phase is Phase.LANDED and exchange.position == len(pieces):
+        if self.phase is Phase.LANDED and exchange.position == len(pieces) and exchange.flight is self:
             self.readers.remove(exchange)
             self._departures.reader_done(self, exchange)
 

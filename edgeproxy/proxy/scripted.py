@@ -106,8 +106,11 @@ class Intermediary(ClientConnection):
 
     def __init__(self, pipeline: "ScriptedPipeline", client: ClientConnection, run: Run) -> None:
         """Stand for this client; `run` sees what it is to be sent."""
-        super().__init__(pipeline)
+        # No more than what the pipeline asks of a client: a parser would know its connection, and only the cycle
+        # collector could free the two.
+        self.pipeline = pipeline
         self.client = client
+        self.script = None
         self.run: Run | None = run
         """None once the record is made: what the pipeline still sends is the edge's own, and no script's business."""
         self.is_over = False
@@ -118,8 +121,13 @@ class Intermediary(ClientConnection):
 
     @property
     def is_congested(self) -> bool:
-        """Whether more is sent than scripts and client take."""
-        return (self.run is not None and not self.run.is_taking) or self.client.is_congested
+        """Whether more is sent than scripts and client take. Once the client has all that it gets, nobody is kept
+        waiting: it may be taking the response to its next request.
+        """
+        run = self.run
+        if run is not None and run.is_delivered:
+            return False
+        return (run is not None and not run.is_taking) or self.client.is_congested
 
     def answer(self, exchange: Exchange, head: str, body: bytes | memoryview) -> None:
         """Have the scripts see a whole response."""
@@ -243,8 +251,14 @@ class ScriptedPipeline(Pipeline):
     def delivered(self, exchange: Exchange) -> None:
         """The client has all that the scripts let it have."""
         client = exchange.client
-        if isinstance(client, Intermediary) and client.run is not None and (client.is_over or client.run.is_own):
+        if not isinstance(client, Intermediary) or client.run is None:
+            return
+        if client.is_over or client.run.is_own:
             self.done(exchange)
+        elif exchange.flight is not None and exchange.flight.filling is not None:
+            self.departures.background.add(exchange)  # what still comes is for the cache alone
+        else:
+            self._settle(exchange)
 
     def _pool_elsewhere(self, server: str) -> str:
         if server not in self._pools:
@@ -297,6 +311,8 @@ class ScriptedPipeline(Pipeline):
 
     def done(self, exchange: Exchange) -> None:
         """The pipeline has done its part; the record waits for the scripts' part."""
+        if exchange.is_over:
+            return  # a hook has ended it while it was being sent
         client = exchange.client
         if isinstance(client, Intermediary):
             client.is_over = True
@@ -308,18 +324,40 @@ class ScriptedPipeline(Pipeline):
 
     def refuse(self, exchange: Exchange, error: ProxyError) -> None:
         """Answer with a problem, which is not the scripts' business but for their `error` hook."""
+        if self._is_delivered(exchange):
+            self._settle(exchange)
+            return
         self._fail(exchange, error)
         super().refuse(exchange, error)
 
     def broken(self, exchange: Exchange, error: ProxyError) -> None:
         """Cut off a response that has begun and can't be ended as it should."""
+        if self._is_delivered(exchange):
+            self._settle(exchange)
+            return
         self._fail(exchange, error)
         super().broken(exchange, error)
 
     def client_gone(self, exchange: Exchange, error: ProxyError) -> None:
         """Nobody waits for this response any more."""
+        if self._is_delivered(exchange):
+            self._settle(exchange)
+            return
         self._fail(exchange, error)
         super().client_gone(exchange, error)
+
+    @staticmethod
+    def _is_delivered(exchange: Exchange) -> bool:
+        """Whether the client has had its response, scripts having put their own in the place of one that still comes:
+        whatever happens to that is nothing that the client could be told.
+        """
+        run = _run_of(exchange)
+        return run is not None and run.is_delivered
+
+    def _settle(self, exchange: Exchange) -> None:
+        """Close what is delivered, though the pipeline has not done its part."""
+        self._let_go(exchange, None)
+        self.done(exchange)
 
     def _fail(self, exchange: Exchange, error: ProxyError) -> None:
         client = exchange.client

@@ -1,0 +1,151 @@
+"""Nodes with scripts: a script is text in its test, and each answer is compared with its access-log line.
+
+    with Site(SCRIPT) as site, site.watched():
+        answer = site.get("/a")
+    # on leaving: one line for each request, with the status and the length that the client got
+
+A test module that has a `SCRIPT` (and `TABLES`, for the rest of the configuration) gets the fixture `site` from
+conftest: one node for the module, watched for each test.
+"""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, Self
+
+from tests.support import Client, Node, Origin, Record, Response, request, until
+
+Event = dict[str, Any]
+"""What a node says of itself: a line of its standard error."""
+
+
+class Site:
+    """A node with scripts in front of a scripted origin; a context manager."""
+
+    def __init__(self, *sources: str, addons: Mapping[str, Any] | None = None, **tables: Any) -> None:
+        """`sources` are the scripts' text; `addons` and `tables` add to the node's configuration."""
+        self.folder = Path(tempfile.mkdtemp(prefix="edgeproxy-scripts-"))
+        self.scripts = [self.folder / f"script{number or ''}.py" for number in range(len(sources))]
+        for path, source in zip(self.scripts, sources, strict=True):
+            path.write_text(dedent(source))
+        self.origin = Origin()
+        paths = [str(path) for path in self.scripts]
+        self.node = Node(self.origin.url, addons={"scripts": paths, **(addons or {})}, **tables)
+        self._answers: list[tuple[Response, int]] = []
+        self._others = 0
+
+    def __enter__(self) -> Self:
+        self.node.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.node.__exit__()
+        finally:
+            self.origin.stop()
+
+    # --- what is asked
+
+    def get(self, target: str, *fields: str, host: str = "", method: str = "GET", body: bytes = b"") -> Response:
+        """One request on a connection of its own."""
+        with self.node.connect() as client:
+            return self.ask(client, target, *fields, host=host, method=method, body=body)
+
+    def ask(
+        self, client: Client, target: str, *fields: str, host: str = "", method: str = "GET", body: bytes = b""
+    ) -> Response:
+        """One request on this connection."""
+        named = {"host": host} if host else {}
+        client.send(request(target, *fields, method=method, body=body, **named))
+        return self.saw(client.response(method))
+
+    def saw(self, answer: Response) -> Response:
+        """An answer that a test has read by itself."""
+        self._answers.append((answer, len(answer.body)))
+        return answer
+
+    def unanswered(self, count: int = 1) -> None:
+        """So many requests were sent whose answers are not whole, if there are any."""
+        self._others += count
+
+    # --- what is logged
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """On leaving: every request has exactly one line, which says what its client was sent."""
+        self._answers.clear()
+        self._others = 0
+        self.forget()
+        with self.node.recording() as recording:
+            yield
+            lines = recording.lines(len(self._answers) + self._others)
+        found = {line["trace_id"]: line for line in lines}
+        assert len(found) == len(lines)
+        for answer, length in self._answers:
+            line = found[answer.trace_id]
+            said = (line["status"], line["bytes_out"])
+            assert said == (answer.status, length), f"{line['method']} {line['path']}: its line says {said}"
+
+    def record(self, answer: Response) -> Record:
+        """An answer's access-log line."""
+        return self.node.record(answer.trace_id)
+
+    def script(self, answer: Response) -> dict[str, Any]:
+        """What its line says of scripts."""
+        found = self.record(answer)["script"]
+        assert isinstance(found, dict), found
+        return found
+
+    def logged(self, answer: Response) -> dict[str, str]:
+        """What scripts wrote into its line."""
+        log = self.script(answer)["log"]
+        assert isinstance(log, dict)
+        return log
+
+    # --- what the node says
+
+    def events(self, name: str = "", **fields: Any) -> list[Event]:
+        """The node's events of that name so far, with these fields."""
+        found = []
+        for line in self.node.stderr.splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and name in ("", event.get("event")):
+                    found.append(event)
+        return [event for event in found if fields.items() <= event.items()]
+
+    def event(self, name: str, **fields: Any) -> Event:
+        """Wait for one such event; a second one is a failure."""
+        found = until(lambda: self.events(name, **fields), f"the event {name} {fields}")
+        assert len(found) == 1, found
+        return found[0]
+
+    def forget(self) -> None:
+        """Let the origin's requests so far be no more."""
+        self.origin.requests.clear()
+
+    def counters(self) -> dict[str, float]:
+        """The worker's metrics of scripts, by their names without prefix and suffix."""
+        with contextlib.closing(self.node.http()) as client:
+            text = client.get(f"{self.node.admin_url}/metrics").text
+        found: dict[str, float] = {}
+        for line in text.splitlines():
+            if line.startswith("edgeproxy_script_"):
+                name, _, value = line.rpartition(" ")
+                name = name.partition("{")[0].removeprefix("edgeproxy_script_").removesuffix("_total")
+                found[name] = found.get(name, 0) + float(value)
+        return found
+
+    def change(self, source: str, script: int = 0) -> None:
+        """Write another version of a script: the new file takes the old one's place, as editors and packages do it."""
+        path = self.scripts[script]
+        new = path.with_suffix(".new")
+        new.write_text(dedent(source))
+        new.replace(path)
+
+    def in_flight(self, path: str) -> list[str]:
+        """The stages of the requests for a path that are under way."""
+        return [one.stage for one in self.node.status().requests if one.path == path]
