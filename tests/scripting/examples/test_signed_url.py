@@ -166,6 +166,15 @@ def test_a_token_for_folders_does_not_lead_out_of_them(site: Edge, path: str) ->
     assert len(site.origin.requests) == before
 
 
+def test_a_token_for_a_folders_page_is_none_for_what_is_in_it(site: Edge) -> None:
+    """What is signed is the same text, but for the scope."""
+    key, expires, _, signature = token_of(signed("/index/1/")).split(".")
+    for path in ("/index/1/", "/index/1/a"):
+        assert site.get(f"{path}?token={key}.{expires}.2.{signature}").status == 403
+    key, expires, _, signature = token_of(signed("/index/1/", folders=2)).split(".")
+    assert site.get(f"/index/1/?token={key}.{expires}.url.{signature}").status == 403
+
+
 @pytest.mark.parametrize(
     ("query", "why"),
     [
@@ -409,6 +418,31 @@ def test_an_unknown_key_takes_as_long_as_a_known_one(monkeypatch: pytest.MonkeyP
         with pytest.raises(script.Refused, match="wrong token"):
             checker.check([token], "GET", HOST, "/t")
     assert len(signatures) == 3
+
+
+def test_what_unknown_keys_are_checked_by_signs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script.SignedUrl, "refresh_keys", lambda self: None)
+    checker = script.SignedUrl()
+    checker.keys = {"k1": SECRET.encode()}
+    expires = str(later())
+    signature = script.sign(script._NOBODYS, "k9", expires, "url", HOST, "/t")
+    with pytest.raises(script.Refused, match="wrong token"):
+        checker.check([f"k9.{expires}.url.{signature}"], "GET", HOST, "/t")
+
+
+@pytest.mark.parametrize("escapes", [1, 2, 3])
+def test_what_is_escaped_as_often_as_people_do_is_clear(escapes: int) -> None:
+    assert not script.is_ambiguous("/%" + "25" * (escapes - 1) + "61")
+
+
+def test_a_parameter_with_an_escaped_slash_is_not_clear() -> None:
+    assert script.is_protected("/%2f;%2f%/a/b", ["/a"])
+    assert not script.is_protected("/x;y/%61b", ["/a"])
+
+
+def test_what_is_escaped_more_often_than_anybody_does_is_not() -> None:
+    assert script.is_ambiguous("/%" + "25" * 8 + "61")
+    assert script.is_protected("/%" + "25" * 8 + "61", ["/private"])
 
 
 def _resolving(path: str) -> str:
