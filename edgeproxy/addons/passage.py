@@ -28,6 +28,7 @@ from edgeproxy.proxy.record import ScriptPart
 from edgeproxy.proxy.refusals import NO_ROUTE
 from edgeproxy.scripting.edge import Decisions, Edge
 from edgeproxy.scripting.errors import KILLED
+from edgeproxy.scripting.filters import Selector
 
 _PROTOCOLS = {"HTTP/2.0": "HTTP/2", "HTTP/3": "HTTP/3", "HTTP/3.0": "HTTP/3"}
 _GONE = ("client disconnected", "client closed", "by client", "cancel")
@@ -44,7 +45,8 @@ class Passage:
         """Where mitmproxy forwards it itself."""
         self._node = node
         self._flow = flow
-        self._scripts = scripts
+        self._seen_by = dict.fromkeys(scripts)
+        self._selected: dict[Selector, bool | None] = {}
         self._made: http.Response | None = None
         """The response as the edge made it."""
         self._shown: tuple[bytes, str, int] | None = None
@@ -75,6 +77,21 @@ class Passage:
         if host:
             data.host, data.port, data.scheme = host, port or (80 if self._scheme == b"http" else 443), self._scheme
         self._shown = (data.scheme, data.host, data.port)
+
+    # --- the scripts that see it, where they are told apart
+
+    def selects(self, selector: Selector) -> bool:
+        """Whether a filter is met: by the request as it came, or, where that does not tell, by the flow as it is."""
+        if selector not in self._selected:
+            self._selected[selector] = selector.decide(self._exchange)
+        decided = self._selected[selector]
+        return selector.matches(self._flow) if decided is None else decided
+
+    def saw(self, script: str) -> None:
+        """A script has seen it."""
+        self._seen_by[script] = None
+
+    # --- what it is, and where it goes
 
     def _read(self, *, is_whole: bool) -> Exchange:
         limits = self._node.config.limits
@@ -224,10 +241,10 @@ class Passage:
     def _close(self, size: int, error: ProxyError | None) -> None:
         exchange = self._exchange
         log = self._edge.logged()
-        if self._scripts or log:
+        if self._seen_by or log:
             key = exchange.key
             part = {
-                "names": self._scripts,
+                "names": list(self._seen_by),
                 "rewritten": None if key == self._came_as else key.decode("utf-8", "backslashreplace"),
                 "log": log,
                 "spans": [],

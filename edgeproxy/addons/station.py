@@ -40,6 +40,11 @@ class Station:
         self._path: str | None = None
         self._passages: WeakKeyDictionary[http.HTTPFlow, Passage] = WeakKeyDictionary()
 
+    @property
+    def node(self) -> Node | None:
+        """The node, once an addon has joined."""
+        return self._node
+
     # --- the addons' calls
 
     def declare(self, loader: Loader) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "trace": "Switch tracing on or off in a running node, or show it; show the story of a trace.",
     "doctor": "Examine a running node for the places where trace data gets lost.",
     "tail": "Follow the access log.",
+    "inspect": "Look into live flows in mitmweb, on a node's configuration.",
     "keytrace": "Show which Redis commands a trace ran, and which traces touched a URL's keys.",
     "status": "Show how a running node is.",
     "purge": "Purge what is cached: by URL, prefix or tag, or all of it.",
