@@ -257,7 +257,7 @@ class ScriptedPipeline(Pipeline):
             self.done(exchange)
         elif exchange.flight is not None and exchange.flight.filling is not None:
             self.departures.background.add(exchange)  # what still comes is for the cache alone
-        else:
+        elif not _is_filling(exchange):  # else it is a 304, and `done` comes at once
             self._settle(exchange)
 
     def _pool_elsewhere(self, server: str) -> str:
@@ -383,6 +383,12 @@ def server_of(url: str) -> str:
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return f"{parts.scheme}://[{host}]:{port}" if ":" in host else f"{parts.scheme}://{host}:{port}"
+
+
+def _is_filling(exchange: Exchange) -> bool:
+    """Whether what is fetched for a request is being stored, though not for its client (`departures.unchanged`)."""
+    flight = None if exchange.fetch is None else exchange.fetch.flight
+    return flight is not None and flight.filling is not None
 
 
 def _run_of(exchange: Exchange) -> Run | None:
