@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -41,27 +42,32 @@ class Opened:
         """Whether the record is published."""
 
 
+_NOWHERE = Context()
 _current: contextvars.ContextVar[Opened | None] = contextvars.ContextVar("edgeproxy_opened", default=None)
 
 
 def enter(opened: Opened) -> None:
     """Make the request's own span the current one, in the context that this is called in."""
-    request = opened.request
     _current.set(opened)
-    parent = SpanContext(
-        trace_id=int(request.trace_id, 16),
-        span_id=int(request.span_id, 16),
-        is_remote=False,
-        trace_flags=TraceFlags(TraceFlags.SAMPLED if request.sampled else TraceFlags.DEFAULT),
-    )
     # Its token is of no use: contexts are thrown away, not left.
-    _attach(trace.set_span_in_context(NonRecordingSpan(parent)))
+    contexts.attach(trace.set_span_in_context(_RequestSpan(opened.request), _NOWHERE))
 
 
-def _attach(context: Context) -> None:
-    from opentelemetry import context as contexts  # noqa: PLC0415  its name is that of the type's module
+class _RequestSpan(NonRecordingSpan):
+    """The request's own span, whose context is made where a script asks for it; most do not."""
 
-    contexts.attach(context)
+    def __init__(self, request: RequestTrace) -> None:
+        self._request = request
+
+    def get_span_context(self) -> SpanContext:
+        """Its ids."""
+        request = self._request
+        return SpanContext(
+            trace_id=int(request.trace_id, 16),
+            span_id=int(request.span_id, 16),
+            is_remote=False,
+            trace_flags=TraceFlags(TraceFlags.SAMPLED if request.sampled else TraceFlags.DEFAULT),
+        )
 
 
 def trace_id() -> str | None:
