@@ -58,7 +58,7 @@ class AccessLog:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Note when it came."""
-        station.passage(flow)
+        station.begin(flow)
 
     def write(self, record: bytes) -> None:
         """Write a record's line, whole: a reader that dawdles is waited for."""

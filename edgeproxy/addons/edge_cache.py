@@ -36,7 +36,7 @@ class EdgeCache:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Have scripts see what they may decide (`flow.metadata["edge"]`)."""
-        station.passage(flow)
+        station.begin(flow)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Say that a response was passed on, where mitmproxy forwarded the request itself."""

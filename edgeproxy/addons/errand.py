@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -158,10 +159,12 @@ class Errand(ReplayHandler):
     def log(self, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:  # noqa: ANN401 as it is there
         """Where mitmproxy trips over an answer, it says so here and nowhere else."""
         if exc_info is not None:
-            self._error = OriginError("origin_malformed", f"{self._where}'s response is not understood: {message}")
+            self._error = OriginError("origin_malformed", f"mitmproxy can't read the response of {self._where}")
+            self._error.__cause__ = sys.exception()
             self.done.set()
-        if level > logging.INFO:
-            super().log(message, level, exc_info)
+            logging.getLogger(__name__).debug("%s", message, exc_info=exc_info)
+        elif level > logging.INFO:
+            super().log(message, level)
 
     # --- how far it has come
 

@@ -7,7 +7,7 @@ meets (`proxy.head`). So what is refused there is refused here, whatever protoco
 import time
 
 import httptools
-from mitmproxy import http
+from mitmproxy import connection, http
 
 from edgeproxy.config import Limits
 from edgeproxy.proxy import forwarding, head
@@ -26,6 +26,7 @@ _VERSIONS = {
 _UPGRADE = frozenset({b"connection", b"upgrade"})
 _NOTHING: frozenset[bytes] = frozenset()
 _CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
+_NOT_IN_HTTP3 = _CONNECTION_FIELDS | {b"host"}
 
 
 def client_of(address: str, *, trusted: bool) -> ClientConnection:
@@ -176,21 +177,28 @@ def fields_of(lines: list[str]) -> FieldLines:
     return [(name.encode("latin-1"), value.strip(" \t").encode("latin-1")) for name, _, value in pairs]
 
 
-def request_of(text: bytes, body: bytes, scheme: str, host: str, port: int) -> http.Request:
-    """The request to a server that a head (blank line included) and a body are."""
+def request_of(
+    text: bytes, body: bytes, server: tuple[str, str, int], transport: connection.TransportProtocol
+) -> http.Request:
+    """The request to a server (scheme, host, port) that a head (blank line included) and a body are: HTTP/1 over TCP,
+    HTTP/3 over UDP.
+    """
+    scheme, host, port = server
     first, *rest = text.removesuffix(b"\r\n\r\n").split(b"\r\n")
     method, target, _ = first.split(b" ", 2)
     pairs = (line.partition(b":") for line in rest)
+    lines = [(name, value.strip(b" \t")) for name, _, value in pairs]
+    is_http1 = transport == "tcp"
     now = time.time()
     return http.Request(
         host=host,
         port=port,
         method=method,
         scheme=scheme.encode(),
-        authority=b"",
+        authority=b"" if is_http1 else next(value for name, value in lines if name == b"Host"),
         path=target,
-        http_version=b"HTTP/1.1",
-        headers=http.Headers([(name, value.strip(b" \t")) for name, _, value in pairs]),
+        http_version=b"HTTP/1.1" if is_http1 else b"HTTP/3",
+        headers=http.Headers(lines if is_http1 else [line for line in lines if line[0].lower() not in _NOT_IN_HTTP3]),
         content=body,
         trailers=None,
         timestamp_start=now,

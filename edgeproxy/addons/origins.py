@@ -100,7 +100,8 @@ class Origins:
             attempt = self._attempt(place)
             attempts.append(attempt)
             exchange.stage = Stage.CONNECT
-            request = request_of(head(attempt), body, place.scheme, place.host, place.port)
+            server = (place.scheme, place.host, place.port)
+            request = request_of(head(attempt), body, server, place.transport)
             errand = Errand(request, client, origin, attempt, stage, transport=place.transport)
             try:
                 return await errand.run()

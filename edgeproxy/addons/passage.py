@@ -15,6 +15,7 @@ import msgspec
 from mitmproxy import flow as flows
 from mitmproxy import http
 from mitmproxy.net.http import url
+from mitmproxy.proxy.mode_specs import ReverseMode
 
 from edgeproxy.addons.asking import Came
 from edgeproxy.addons.cases import Case
@@ -31,6 +32,8 @@ from edgeproxy.scripting.errors import KILLED
 from edgeproxy.scripting.filters import Selector
 
 _PROTOCOLS = {"HTTP/2.0": "HTTP/2", "HTTP/3": "HTTP/3", "HTTP/3.0": "HTTP/3"}
+_PLAIN = frozenset({"http", "tcp"})
+_QUIC = frozenset({"http3", "quic"})
 _GONE = ("client disconnected", "client closed", "by client", "cancel")
 """What there is in mitmproxy's words where a client has left."""
 
@@ -56,7 +59,7 @@ class Passage:
         self._scheme = b"https" if flow.client_conn.tls else b"http"
         self._is_http1 = not (request.is_http2 or request.is_http3)
         self._is_websocket = is_websocket(request)
-        self._place = _place_of(request, flow.server_conn.transport_protocol)
+        self._place = _place_of_mode(flow)
         self._exchange = exchange = self._read(is_whole=False)
         exchange.now_ns = time.time_ns()
         self._came_as = exchange.key
@@ -64,6 +67,11 @@ class Passage:
         node.begin(exchange, exchange.lines)
         self._edge = Edge.of(exchange.trace, address, node.name)
         flow.metadata["edge"] = self._edge
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its record is made."""
+        return self._exchange.is_over
 
     def show_what_was_asked_for(self) -> None:
         """Show scripts the server that the client asked for, as on the edge; where they name another one, the request
@@ -122,7 +130,7 @@ class Passage:
         data = self._flow.request.data
         place = None
         if self._shown is not None and (data.scheme, data.host, data.port) != self._shown:
-            place = _place_of(self._flow.request, "tcp")
+            place = _place_of(self._flow.request)
         plan = self._node.plan_of(exchange, self._came_as, self._place, place, decisions.target)
         if plan is None:
             exchange.error = NO_ROUTE
@@ -254,6 +262,16 @@ class Passage:
         self._node.accounts.close(exchange, size, protocol, error)
 
 
-def _place_of(request: http.Request, transport: str) -> Place:
+def _place_of_mode(flow: http.HTTPFlow) -> Place:
+    """Where mitmproxy's mode leads: a reverse proxy's to one server, others' where the request says."""
+    mode = flow.client_conn.proxy_mode
+    if not isinstance(mode, ReverseMode):
+        return _place_of(flow.request)
+    host, port, *_ = mode.address
+    scheme = "http" if mode.scheme in _PLAIN else "https"
+    return Place(scheme, host, port, "udp" if mode.scheme in _QUIC else "tcp")
+
+
+def _place_of(request: http.Request) -> Place:
     data = request.data
-    return Place(data.scheme.decode("latin-1"), data.host, data.port, "udp" if transport == "udp" else "tcp")
+    return Place(data.scheme.decode("latin-1"), data.host, data.port)

@@ -81,13 +81,20 @@ class Station:
         ctx.options.update(keep_host_header=True, connection_strategy="lazy", keep_alt_svc_header=True)
 
     def passage(self, flow: http.HTTPFlow) -> Passage | None:
-        """What is known of a flow, from its beginning; None where it is one that the edge has not to do with."""
+        """What is known of a flow; None where nobody has to do with any."""
         known = self._passages.get(flow)
-        if known is None and self._node is not None and self._roles and flow.is_replay is None:
+        if known is None and self._node is not None and self._roles:
             known = self._passages[flow] = Passage(self._node, flow, _scripts())
             if Role.CACHE in self._roles:
                 known.show_what_was_asked_for()
         return known
+
+    def begin(self, flow: http.HTTPFlow) -> None:
+        """A request's head is there; a flow that is replayed begins anew."""
+        known = self._passages.get(flow)
+        if known is not None and known.is_over:
+            del self._passages[flow]
+        self.passage(flow)
 
     def _settle(self, node: Node) -> None:
         node.show(traces=Role.TRACE in self._roles, caches=Role.CACHE in self._roles)

@@ -35,7 +35,7 @@ class TraceInject:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Begin the request's trace."""
-        station.passage(flow)
+        station.begin(flow)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Tell the client of it, where the response is not the cache's to make."""

@@ -138,3 +138,14 @@ def test_via_says_by_which_protocol_each_message_came_rfc9110_7_6_3(
     assert first.via == second.via == "1.1 edgeproxy"
     (asked,) = [one for one in origin.seen("/kept") if one.target == path]
     assert asked["via"] == f"{protocol.removeprefix('HTTP/')} edgeproxy"
+
+
+def test_an_origin_that_speaks_http3_alone_is_asked_by_it(served: tuple[Origin, Mitmdump]) -> None:
+    _, behind = served
+    mode = f"reverse:http3://localhost:{behind.port}"
+    with Mitmdump(mode=mode, configured=False, options={"ssl_insecure": "true"}) as front:
+        first, second = over_http3(front)("GET", "/kept?behind-http3", 2)
+    assert (first.body, second.body) == (b"kept", b"kept")
+    assert "; hit;" in second.cache_status
+    (line,) = [line for line in behind.lines() if line["query"] == "behind-http3"]
+    assert (line["protocol"], line["trace_id"]) == ("HTTP/3", TRACE_ID)

@@ -1,5 +1,6 @@
 """`edgeproxy inspect`: stock mitmweb beside a running node, on its configuration, on loopback, with a token."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -82,6 +84,15 @@ class Inspect:
         base, _, query = self.web.partition("?")
         return httpx.request(method, f"{base}{path}{f'?{query}' if token else ''}", trust_env=False, timeout=20)
 
+    @contextlib.contextmanager
+    def page(self) -> Iterator[httpx.Client]:
+        """A client that has been to the page, with the token, and may change things there."""
+        base, _, query = self.web.partition("?")
+        with httpx.Client(base_url=base, trust_env=False, timeout=20) as client:
+            client.get(f"?{query}").raise_for_status()
+            client.cookies["_mitmproxy_xsrf"] = client.headers["X-XSRFToken"] = "0" * 32
+            yield client
+
 
 def failed(config: Path, *arguments: str) -> tuple[int, str]:
     """Run the command where it can't come up: its exit code, and what it says."""
@@ -139,6 +150,37 @@ class TestBesideANode:
         _, _, inspection = world
         url = re.sub("token=.*", f"token={'0' * 32}", inspection.web)
         assert httpx.get(url, trust_env=False).status_code == 403
+
+    def test_a_request_can_be_held_and_changed_before_the_edge_acts_on_it(self, world: World) -> None:
+        origin, _, inspection = world
+        with inspection.page() as page, ThreadPoolExecutor(1) as pool:
+            page.put("options", json={"intercept": "~u /held"})
+            waiting = pool.submit(inspection.get, "/held")
+            (flow,) = until(lambda: [one for one in page.get("flows").json() if one["intercepted"]], "the flow")
+            assert not origin.seen("/held")
+            page.put("options", json={"intercept": None})
+            page.put(f"flows/{flow['id']}", json={"request": {"path": "/changed"}}).raise_for_status()
+            page.post(f"flows/{flow['id']}/resume").raise_for_status()
+            assert waiting.result().body == b"kept"
+        assert not origin.seen("/held")
+        assert len(origin.seen("/changed")) == 1
+
+    def test_a_flow_that_is_replayed_is_a_request_of_its_own(self, world: World) -> None:
+        origin, _, inspection = world
+        first = inspection.get("/replayed")
+        with inspection.page() as page:
+            (flow,) = [one for one in page.get("flows").json() if one["request"]["path"] == "/replayed"]
+            page.post(f"flows/{flow['id']}/replay").raise_for_status()
+
+            def again() -> list[Any]:
+                found = page.get("flows").json()
+                return [one for one in found if one["id"] == flow["id"] and one.get("response") and one["is_replay"]]
+
+            (replayed,) = until(again, "the replayed flow's response")
+        assert len(origin.seen("/replayed")) == 1, "the edge had it in its cache"
+        fields = dict(replayed["response"]["headers"])
+        assert fields["X-Cache"] == "HIT"
+        assert fields["X-Trace-Id"] != first.trace_id
 
     def test_both_ports_are_on_loopback_only(self, world: World) -> None:
         _, _, inspection = world
