@@ -104,7 +104,7 @@ class Worker:
         if not config.addons.scripts:
             return Pipeline(config, index, self._ledger, settings, self._cache)
         from edgeproxy.proxy.scripted import ScriptedPipeline  # noqa: PLC0415
-        from edgeproxy.scripting.host import ScriptHost  # noqa: PLC0415  mitmproxy takes a second and 50 MB
+        from edgeproxy.scripting.host import ScriptHost  # noqa: PLC0415  mitmproxy takes its time and memory
 
         name = config.node.name or os.uname().nodename
         self._scripts = ScriptHost(config.addons, self._ledger.counters, name, config.log.level)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from mitmproxy import connection, exceptions, master, options
+from mitmproxy import connection, exceptions
 from mitmproxy.addonmanager import Loader
 
 from edgeproxy.config import Addons
@@ -23,19 +23,12 @@ from edgeproxy.proxy.scripted import ScriptedPipeline
 from edgeproxy.scripting import logs, spans
 from edgeproxy.scripting.calls import Calls
 from edgeproxy.scripting.chain import Chain, Hook
+from edgeproxy.scripting.edge_master import EdgeMaster
 from edgeproxy.scripting.errors import ScriptError
 from edgeproxy.scripting.filters import Selector
 from edgeproxy.scripting.loading import Script, Stamp, read_script, stamp_of
 from edgeproxy.scripting.messages import client_of
 from edgeproxy.scripting.run import FlowRun
-
-
-class EdgeMaster(master.Master):
-    """What scripts know as `ctx.master`."""
-
-    def shutdown(self) -> None:
-        """Nothing: a node is not a script's to stop."""
-        structlog.get_logger().warning("script_shutdown_ignored", hint="a script can't stop the node; stop its unit")
 
 
 class _AllScripts:
@@ -103,7 +96,7 @@ class ScriptHost:
         """Load all scripts; from within the running loop, before the first connection."""
         logs.install(self._level)
         spans.install(self._counters)
-        self._master = EdgeMaster(options.Options())
+        self._master = EdgeMaster(asyncio.get_running_loop())
         self._master.addons.chain = [self._all]
         for path in self._scripts:
             self._stamps[path] = stamp_of(path)
