@@ -6,6 +6,8 @@ mitmproxy's own master brings all its stock addons along, 30 MB and most of a se
 import asyncio
 from typing import Any, cast
 
+import mitmproxy.proxy.layers.http  # makes the names of its hooks known, which `@concurrent` asks for
+import mitmproxy.proxy.server_hooks  # noqa: F401  as above
 import structlog
 from mitmproxy import addonmanager, command, ctx, log, options
 
