@@ -17,13 +17,13 @@ from http import HTTPStatus
 from edgeproxy.addons.answers import Answer
 from edgeproxy.addons.asking import Asking
 from edgeproxy.addons.flights import Flight, Landing, Outcome
-from edgeproxy.addons.heads import client_of
 from edgeproxy.cache import Entry, conditional, policy
 from edgeproxy.cache.policy import Reuse
 from edgeproxy.cache.purge import purge_request
 from edgeproxy.cache.status import Forward
 from edgeproxy.ledger import CacheWord, Stage
 from edgeproxy.proxy import problem, response
+from edgeproxy.proxy.background import OthersClient
 from edgeproxy.proxy.errors import ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.flight import is_shareable, suits
@@ -204,7 +204,7 @@ class Case(Asking):
             return
         if not node.flights.may_refresh(cause):
             return
-        client = client_of(cause.client.address, trusted=cause.client.trusted)
+        client = OthersClient(cause.client.address, cause.client.trusted)
         client.address_json = "null"
         exchange = Exchange(client, b"GET", cause.target, 1, cause.lines, cause.names, time.monotonic())
         exchange.host, exchange.key, exchange.cache_key = cause.host, cause.key, cause.cache_key

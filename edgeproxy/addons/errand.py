@@ -235,7 +235,7 @@ class Errand(ReplayHandler):
             error = OriginError("origin_connect_error", f"{self._where} could not be connected to")
         elif self._attempt.scheme == "https" and not server.tls_established:
             error = OriginError("origin_tls_error", f"no TLS session could be made with {self._where}")
-        elif said.startswith(_BROKEN):
+        elif said.startswith(_BROKEN) and not any(word in said for word in _CLOSED):
             error = OriginError("origin_malformed", f"{self._where}'s response is no valid HTTP: {said}")
         else:
             error = OriginError("origin_closed", f"{self._where} closed the connection before its response was whole")

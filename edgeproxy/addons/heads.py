@@ -15,7 +15,6 @@ from edgeproxy.proxy.errors import ProxyError
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines
 from edgeproxy.proxy.http1 import ClientConnection
-from edgeproxy.proxy.record import quoted
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _BEHIND_VIA = b"\r\nX-Forwarded-For:"
@@ -27,18 +26,6 @@ _UPGRADE = frozenset({b"connection", b"upgrade"})
 _NOTHING: frozenset[bytes] = frozenset()
 _CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
 _NOT_IN_HTTP3 = _CONNECTION_FIELDS | {b"host"}
-
-
-def client_of(address: str, *, trusted: bool) -> ClientConnection:
-    """What policy asks of a client's connection, without the connection, which is mitmproxy's: who is there, and
-    whether that one is trusted.
-    """
-    client = ClientConnection.__new__(ClientConnection)  # its __init__ would set up a parser for what comes over it
-    client.address = address
-    client.address_json = quoted(address.encode()) if address else "null"
-    client.trusted = trusted
-    client.script = None
-    return client
 
 
 class _Reader:

@@ -19,10 +19,11 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 
 from edgeproxy.addons.asking import Came
 from edgeproxy.addons.cases import Case
-from edgeproxy.addons.heads import client_of, exchange_of, fields_of, response_of
+from edgeproxy.addons.heads import exchange_of, fields_of, response_of
 from edgeproxy.addons.native import Forwarding, is_websocket
 from edgeproxy.addons.node import Node
 from edgeproxy.addons.origins import Place
+from edgeproxy.proxy.background import OthersClient
 from edgeproxy.proxy.errors import ClientGone, OriginError, ProxyError, Refusal
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.record import ScriptPart
@@ -55,7 +56,7 @@ class Passage:
         self._shown: tuple[bytes, str, int] | None = None
         """The server that scripts were shown."""
         address = str(flow.client_conn.peername[0])
-        self._client = client_of(address, trusted=node.trust.trusts(address))
+        self._client = OthersClient(address, node.trust.trusts(address))
         self._scheme = b"https" if flow.client_conn.tls else b"http"
         self._is_http1 = not (request.is_http2 or request.is_http3)
         self._is_websocket = is_websocket(request)

@@ -6,6 +6,7 @@ from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import FieldLines
 from edgeproxy.proxy.framing import Framing
 from edgeproxy.proxy.http1 import ClientConnection
+from edgeproxy.proxy.record import quoted
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.errors import ProxyError
@@ -50,3 +51,17 @@ class NoClient(ClientConnection):
 
     def abort(self, error: "ProxyError") -> None:
         """There is no connection."""
+
+
+class OthersClient(ClientConnection):
+    """A client that is connected to another program: what is asked of its request, and no connection.
+
+    For who makes decisions and heads as a worker does, but has no pipeline (`edgeproxy.addons`).
+    """
+
+    def __init__(self, address: str, trusted: bool) -> None:
+        """`address` is empty where there is none."""
+        self.address = address
+        self.address_json = quoted(address.encode()) if address else "null"
+        self.trusted = trusted
+        self.script = None

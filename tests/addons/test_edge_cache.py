@@ -11,7 +11,7 @@ import trustme
 
 from tests.addons.mitmdump import Mitmdump
 from tests.addons.tls import TlsOrigin
-from tests.support import Conversation, Origin, chunked, free_port, gated, reply, silent
+from tests.support import Conversation, Origin, chunked, free_port, gated, raw, reply, silent
 
 KEPT = reply(b"kept", "Cache-Control: max-age=60")
 OLD = reply(b"old", "Cache-Control: max-age=0, stale-if-error=600", 'ETag: "1"')
@@ -179,6 +179,30 @@ class TestRequestsAtOnce:
         (line,) = [line for line in world.mitmdump.lines_of("/swr", 3) if line["client"] is None]
         assert got.trace_id in line["caused_by"]
         assert line["trace_id"] != got.trace_id
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /malformed HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"CONNECT elsewhere.test:443 HTTP/1.1\r\nHost: elsewhere.test:443\r\n\r\n",
+    ],
+    ids=["two lengths", "CONNECT"],
+)
+def test_what_mitmproxy_refuses_has_its_line(world: World, head: bytes) -> None:
+    before = len(world.mitmdump.lines())
+    with world.mitmdump.connect() as client:
+        assert client.send(head).response().status == 400
+    *_, line = world.mitmdump.log_lines(before + 1)
+    assert (line["method"], line["status"], line["outcome"]) == (head.split()[0].decode(), 400, "refused")
+    assert line["error"]["type"] in ("malformed_request", "connect_refused")
+
+
+def test_a_response_that_breaks_off_is_none(world: World) -> None:
+    world.origin.on(
+        "/cut", raw(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 9\r\n\r\nhal", then="close")
+    )
+    assert [world.get("/cut").problem["code"] for _ in range(2)] == ["origin_closed"] * 2
 
 
 def test_the_method_purge_forgets_a_url(world: World) -> None:
