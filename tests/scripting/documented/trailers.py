@@ -1,6 +1,6 @@
 """Reads the fields that follow a body, and sends its own."""
 
-from mitmproxy.net.http import Headers
+from mitmproxy.http import Headers
 
 
 def request(flow):

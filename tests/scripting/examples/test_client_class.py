@@ -97,6 +97,14 @@ def test_no_client_takes_off_what_the_origin_is_told(site: Edge) -> None:
     assert asked(site, "/connection", "X-Country: DE").text.startswith("['dach']")
 
 
+def test_vary_is_added_to_what_the_origin_says(site: Edge) -> None:
+    site.origin.on("/vary-more", reply(b"", "Vary: Accept-Encoding"))
+    site.origin.on("/vary-any", reply(b"", "Vary: *"))
+    site.origin.on("/vary-same", reply(b"", "Vary: x-country"))
+    found = [asked(site, path)["vary"] for path in ("/vary-more", "/vary-any", "/vary-same")]
+    assert found == ["Accept-Encoding, X-Country", "*", "x-country"]
+
+
 def test_the_origin_may_be_told_the_header_too() -> None:
     options = {"client_class_classes": CLASSES, "client_class_trusted": ["127.0.0.2/32"], "client_class_keep": True}
     with edge("client_class", options=options) as site:
@@ -186,6 +194,21 @@ def test_stock_mitmdump_runs_it(origin: Origin) -> None:
 def test_a_class_that_is_none_is_named(text: str) -> None:
     with pytest.raises(exceptions.OptionsError, match="client_class_classes has"):
         script.parse_class(text)
+
+
+def test_classes_of_which_nobody_is_believed_are_a_mistake() -> None:
+    values = {"trusted": [], "classes": CLASSES, "places": [], "default": "other"}
+    script.ctx.options = SimpleNamespace(**{f"client_class_{name}": value for name, value in values.items()})
+    try:
+        with pytest.raises(exceptions.OptionsError, match="nobody's header would be believed"):
+            script.ClientClass().configure({"client_class_classes"})
+        script.ctx.options.client_class_trusted = ["10.0.0.1/8"]
+        with pytest.raises(exceptions.OptionsError, match="client_class_trusted: .* has host bits set"):
+            script.ClientClass().configure({"client_class_trusted"})
+        script.ctx.options.client_class_trusted = ["10.0.0.0/8"]
+        script.ClientClass().configure({"client_class_trusted"})
+    finally:
+        del script.ctx.options
 
 
 @pytest.mark.parametrize(

@@ -430,6 +430,16 @@ def test_what_unknown_keys_are_checked_by_signs_nothing(monkeypatch: pytest.Monk
         checker.check([f"k9.{expires}.url.{signature}"], "GET", HOST, "/t")
 
 
+def test_a_token_for_more_folders_than_there_are_is_none_however_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script.SignedUrl, "refresh_keys", lambda self: None)
+    checker = script.SignedUrl()
+    checker.keys = {"k1": SECRET.encode()}
+    expires = str(later())
+    signature = script.sign(SECRET.encode(), "k1", expires, "9", HOST, "/t")
+    with pytest.raises(script.Refused, match="wrong token"):
+        checker.check([f"k1.{expires}.9.{signature}"], "GET", HOST, "/t")
+
+
 @pytest.mark.parametrize("escapes", [1, 2, 3])
 def test_what_is_escaped_as_often_as_people_do_is_clear(escapes: int) -> None:
     assert not script.is_ambiguous("/%" + "25" * (escapes - 1) + "61")
