@@ -203,7 +203,7 @@ def test_classes_of_which_nobody_is_believed_are_a_mistake() -> None:
         with pytest.raises(exceptions.OptionsError, match="nobody's header would be believed"):
             script.ClientClass().configure({"client_class_classes"})
         script.ctx.options.client_class_trusted = ["10.0.0.1/8"]
-        with pytest.raises(exceptions.OptionsError, match="client_class_trusted: .* has host bits set"):
+        with pytest.raises(exceptions.OptionsError, match=r"client_class_trusted: .* has host bits set"):
             script.ClientClass().configure({"client_class_trusted"})
         script.ctx.options.client_class_trusted = ["10.0.0.0/8"]
         script.ClientClass().configure({"client_class_trusted"})
