@@ -5,6 +5,7 @@ For what a process of the node has to say of itself (started, replaced, refused)
 """
 
 import contextlib
+import json
 import logging
 import os
 
@@ -41,7 +42,10 @@ def configure(level: str, **fields: object) -> None:
 
 def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
     head = {"ts": event.pop("ts", None), "level": event.pop("level", None), "event": event.pop("event", None)}
-    return _ENCODER.encode({**head, **event}) + b"\n"
+    try:
+        return _ENCODER.encode({**head, **event}) + b"\n"
+    except UnicodeEncodeError:  # text of a request's that is no UTF-8, in surrogates: a name of a script's, an error
+        return json.dumps({**head, **event}, default=str).encode() + b"\n"
 
 
 class _StderrLogger:

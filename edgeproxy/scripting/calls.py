@@ -182,11 +182,20 @@ class Calls:
             script=script,
             hook=hook,
             trace_id=trace_id,
-            error=f"{type(error).__name__}: {error}",
+            error=told(error),
             action="refused" if self._is_strict else "the request goes on as if the hook was not there",
             exc_info=error,
         )
         return self._is_strict
+
+
+def told(error: BaseException) -> str:
+    """Type and message of an exception, which may be one of a script's own that has none."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001  a script's own `__str__`
+        return name
 
 
 _HALT = object()

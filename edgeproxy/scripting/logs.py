@@ -14,8 +14,12 @@ class ScriptLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log it as an event `script_log`, with the trace id of the request that it was logged for."""
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001  wrong arguments; Python's own handlers don't raise either
+            message = f"{record.msg!r} {record.args!r}"
         level = next((word for number, word in _LEVELS.items() if record.levelno <= number), "error")
-        fields: dict[str, object] = {"message": record.getMessage(), "logger": record.name}
+        fields: dict[str, object] = {"message": message, "logger": record.name}
         trace_id = spans.trace_id()
         if trace_id is not None:
             fields["trace_id"] = trace_id
