@@ -47,8 +47,16 @@ class Run(Protocol):
     """Whether a script made the response, and the pipeline has no part in it."""
 
     @property
+    def is_early(self) -> bool:
+        """Whether the client had its response before what came from the pipeline was whole."""
+
+    @property
     def is_taking(self) -> bool:
         """Whether it takes more of the response."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a hook is at work."""
 
     @property
     def is_delivered(self) -> bool:
@@ -255,6 +263,8 @@ class ScriptedPipeline(Pipeline):
             return
         if client.is_over or client.run.is_own:
             self.done(exchange)
+        elif not client.run.is_early:
+            return  # the pipeline is about to say that it is done
         elif exchange.flight is not None and exchange.flight.filling is not None:
             self.departures.background.add(exchange)  # what still comes is for the cache alone
         elif not _is_filling(exchange):  # else it is a 304, and `done` comes at once
@@ -308,6 +318,11 @@ class ScriptedPipeline(Pipeline):
         self._scripts.disconnected(client)
 
     # --- the ends
+
+    def stage(self, exchange: Exchange, stage: Stage) -> None:
+        """Say how far a request has come: as far as the hook that it waits for, where it waits for one."""
+        run = _run_of(exchange)
+        super().stage(exchange, Stage.SCRIPT if run is not None and run.is_waiting else stage)
 
     def done(self, exchange: Exchange) -> None:
         """The pipeline has done its part; the record waits for the scripts' part."""

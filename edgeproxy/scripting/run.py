@@ -49,6 +49,11 @@ class FlowRun(RequestSteps):
         return not self._is_ahead
 
     @property
+    def is_early(self) -> bool:
+        """Whether the client had its response before what came from the pipeline was whole."""
+        return self.is_delivered and not self._is_ended
+
+    @property
     def is_delivered(self) -> bool:
         """Whether the client has all that it gets."""
         return self.phase is Phase.DELIVERED
@@ -137,6 +142,7 @@ class FlowRun(RequestSteps):
             self._whole_response()
             return
         self.phase = Phase.RESPONSE_BODY
+        self.pipeline.stage(self.exchange, Stage.STREAMING)
         length = max(self._pieces_bytes, self._stated_bytes() or 0)
         goes_by = length > self.body_bytes or not (self._is_ended or self.has_hook("response"))
         if response is not None and (response.stream or (goes_by and not self._is_bodiless(response.status_code))):

@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,6 +40,7 @@ class Phase(Enum):
     STREAMING = "streaming"
     RESPONSE = "response"
     DELIVERED = "delivered"
+    ENDING = "ending"
     FAILED = "failed"
 
 
@@ -85,17 +85,16 @@ class FlowScope:
         task = self._calls.all(hooks, (self.flow,), self, lambda: self._called(then))
         if task is not None:
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
             self.pipeline.stage(self.exchange, Stage.SCRIPT)
 
     def _called(self, then: Callable[[], None]) -> None:
         if self.is_over:
             return
+        self._tasks = {task for task in self._tasks if not task.done()}
         if self.failed:
-            self._guarded(partial(self.give_up, FAILED))
+            self.give_up(FAILED)
         elif self.flow.error is not None and self.flow.error.msg == flows.Error.KILLED_MESSAGE:
-            self.pipeline.stage(self.exchange, Stage.SCRIPT)
-            self._guarded(partial(self.pipeline.broken, self.exchange, KILLED))
+            self.give_up(KILLED, without_answer=True)
         else:
             self._guarded(then)
 
@@ -116,9 +115,14 @@ class FlowScope:
             task.cancel()
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether a hook is at work."""
+        return bool(self._tasks)
+
+    @property
     def is_over(self) -> bool:
         """Whether there is nothing more to do for it."""
-        return self.phase in (Phase.DELIVERED, Phase.FAILED)
+        return self.phase in (Phase.DELIVERED, Phase.ENDING, Phase.FAILED)
 
     def has_hook(self, *names: str) -> bool:
         """Whether a hook of one of these names may be called for this request."""
@@ -181,17 +185,29 @@ class FlowScope:
 
     # --- ends
 
-    def give_up(self, error: ProxyError) -> None:
-        """Refuse the request; break off where the client has some of its response."""
+    def give_up(self, error: ProxyError, *, without_answer: bool = False) -> None:
+        """Refuse the request, or break off where the client has some of its response, or is to get no answer.
+
+        Not at once: hooks are called from within the pipeline, in the middle of what it does for all who wait for the
+        same response, and this takes the request out of it.
+        """
+        if self.is_over:
+            return
+        self.phase = Phase.ENDING
+        asyncio.get_running_loop().call_soon(self._end_with, error, without_answer)
+
+    def _end_with(self, error: ProxyError, without_answer: bool) -> None:
+        if self.phase is not Phase.ENDING:
+            return  # its client was faster
         self.pipeline.stage(self.exchange, Stage.SCRIPT)
-        if self.status:
+        if self.status or without_answer:
             self.pipeline.broken(self.exchange, error)
         else:
             self.pipeline.refuse(self.exchange, error)
 
     def fail(self, error: ProxyError) -> None:
         """Nothing more comes of it; the scripts are told (`error`), and can't change it."""
-        if self.is_over:
+        if self.phase in (Phase.DELIVERED, Phase.FAILED):
             return
         self.phase = Phase.FAILED
         self.drop()

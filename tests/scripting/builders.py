@@ -15,18 +15,80 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, Self
+from urllib.parse import quote
 
 from tests.support import Client, Node, Origin, Record, Response, request, until
+
+DOES = '''
+    """Does in each hook what the request tells it to (`do`): code in the fields X-Do-REQUESTHEADERS and so on."""
+
+    import asyncio
+    import functools
+    import logging
+    import sys
+    import threading
+    import time
+    import weakref
+    from textwrap import indent
+    from urllib.parse import unquote
+
+    from mitmproxy import ctx, flow as flows, http
+    from opentelemetry import trace
+
+
+    @functools.cache
+    def event(name):
+        """One that all requests know."""
+        return asyncio.Event()
+
+
+    class Does:
+        edge_filter = "~hq ^x-do-"
+        told = weakref.WeakKeyDictionary()
+
+        def _do(self, hook, flow):
+            if flow not in self.told:
+                fields = [(name.lower(), code) for name, code in flow.request.headers.items()]
+                self.told[flow] = {name[5:]: unquote(code) for name, code in fields if name.startswith("x-do-")}
+            code = self.told[flow].get(hook, "")
+            edge = flow.metadata["edge"]
+            values = {**globals(), "flow": flow, "edge": edge, "log": edge["log"], "request": flow.request}
+            values["response"] = flow.response
+            exec(f"{'async ' * ('await ' in code)}def done():\\n pass\\n{indent(code, ' ')}", values)
+            return values["done"]()
+
+        def requestheaders(self, flow): return self._do("requestheaders", flow)
+        def request(self, flow): return self._do("request", flow)
+        def responseheaders(self, flow): return self._do("responseheaders", flow)
+        def response(self, flow): return self._do("response", flow)
+        def error(self, flow): return self._do("error", flow)
+
+
+    addons = [Does()]
+'''
+"""A script whose hooks do what each request asks for; requests that ask for nothing are no flows."""
 
 Event = dict[str, Any]
 """What a node says of itself: a line of its standard error."""
 
 
+def do(**hooks: str) -> list[str]:
+    """Fields that tell `DOES` what to do in which hook: `do(request="flow.kill()")`. The code knows flow, request,
+    response, edge, log and the modules; where it awaits, the hook is a coroutine.
+    """
+    return [f"X-Do-{hook}: {quote(dedent(code).strip())}" for hook, code in hooks.items()]
+
+
 class Site:
     """A node with scripts in front of a scripted origin; a context manager."""
 
-    def __init__(self, *sources: str, addons: Mapping[str, Any] | None = None, **tables: Any) -> None:
-        """`sources` are the scripts' text; `addons` and `tables` add to the node's configuration."""
+    def __init__(
+        self, *sources: str, addons: Mapping[str, Any] | None = None, may_fail: bool = False, **tables: Any
+    ) -> None:
+        """`sources` are the scripts' text, which `may_fail` to be loaded; `addons` and `tables` add to the node's
+        configuration.
+        """
+        self._may_fail = may_fail
         self.folder = Path(tempfile.mkdtemp(prefix="edgeproxy-scripts-"))
         self.scripts = [self.folder / f"script{number or ''}.py" for number in range(len(sources))]
         for path, source in zip(self.scripts, sources, strict=True):
@@ -36,9 +98,17 @@ class Site:
         self.node = Node(self.origin.url, addons={"scripts": paths, **(addons or {})}, **tables)
         self._answers: list[tuple[Response, int]] = []
         self._others = 0
+        self._read = 0
+        self._events: list[Event] = []
+        self._past = 0
+        """How many lines there were before."""
 
     def __enter__(self) -> Self:
         self.node.__enter__()
+        failed = self.events("script_not_loaded")
+        if failed and not self._may_fail:
+            self.__exit__()
+            raise AssertionError(failed)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,15 +149,22 @@ class Site:
         self._answers.clear()
         self._others = 0
         self.forget()
-        with self.node.recording() as recording:
-            yield
-            lines = recording.lines(len(self._answers) + self._others)
+        yield
+        expected = self._past + len(self._answers) + self._others
+        until(lambda: len(self._lines()) >= expected, "a line of each request")
+        self.node.flushed()
+        lines, self._past = self._lines()[self._past :], len(self._lines())
+        told = [(line["method"], line["path"], line["query"], line["outcome"]) for line in lines]
+        assert self._past == expected, f"not one line for each request: {told}"
         found = {line["trace_id"]: line for line in lines}
-        assert len(found) == len(lines)
+        assert len(found) == len(lines), told
         for answer, length in self._answers:
             line = found[answer.trace_id]
             said = (line["status"], line["bytes_out"])
             assert said == (answer.status, length), f"{line['method']} {line['path']}: its line says {said}"
+
+    def _lines(self) -> list[Record]:
+        return [line for line in self.node.lines() if line["path"] != "/flushed"]
 
     def record(self, answer: Response) -> Record:
         """An answer's access-log line."""
@@ -109,12 +186,17 @@ class Site:
 
     def events(self, name: str = "", **fields: Any) -> list[Event]:
         """The node's events of that name so far, with these fields."""
-        found = []
-        for line in self.node.stderr.splitlines():
+        with self.node.stderr_file.open("rb") as stderr:
+            stderr.seek(self._read)
+            text = stderr.read()
+        whole = text.rfind(b"\n") + 1
+        self._read += whole
+        for line in text[:whole].splitlines():
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
-                if isinstance(event, dict) and name in ("", event.get("event")):
-                    found.append(event)
+                if isinstance(event, dict):
+                    self._events.append(event)
+        found = [event for event in self._events if name in ("", event.get("event"))]
         return [event for event in found if fields.items() <= event.items()]
 
     def event(self, name: str, **fields: Any) -> Event:
@@ -129,8 +211,8 @@ class Site:
 
     def counters(self) -> dict[str, float]:
         """The worker's metrics of scripts, by their names without prefix and suffix."""
-        with contextlib.closing(self.node.http()) as client:
-            text = client.get(f"{self.node.admin_url}/metrics").text
+        with Client(int(self.node.admin_url.rpartition(":")[2])) as client:
+            text = client.get("/metrics").text
         found: dict[str, float] = {}
         for line in text.splitlines():
             if line.startswith("edgeproxy_script_"):

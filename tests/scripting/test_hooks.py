@@ -133,8 +133,8 @@ SCRIPT = '''
 
 
     addons = [
-        Sync(), Async(), Outer("outer", Inner("inner"), Outer("middle", Inner("innermost"))), Answers(), Kills(), Halts(),
-        BehindTheHalt(), Stops(), Remembers(),
+        Sync(), Async(), Outer("outer", Inner("inner"), Outer("middle", Inner("innermost"))), Answers(), Kills(),
+        Halts(), BehindTheHalt(), Stops(), Remembers(),
     ]
 
 
@@ -239,7 +239,8 @@ class TestAnAnswerOfTheirOwn:
     def test_is_given_before_the_client_is_told_to_go_on(self, site: Site) -> None:
         with site.node.connect() as client:
             client.send(
-                b"POST /answer?in=requestheaders HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+                b"POST /answer?in=requestheaders HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n"
+                b"Expect: 100-continue\r\n\r\n"
             )
             answer = site.saw(client.response())
         assert (answer.status, answer.interim) == (203, [])
