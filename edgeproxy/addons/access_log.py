@@ -60,6 +60,12 @@ class AccessLog:
         """Note when it came."""
         station.begin(flow)
 
+    def request(self, flow: http.HTTPFlow) -> None:
+        """Note how long its body is, before scripts change it."""
+        passage = station.passage(flow)
+        if passage is not None:
+            passage.note_body()
+
     def write(self, record: bytes) -> None:
         """Write a record's line, whole: a reader that dawdles is waited for."""
         line = record if self._render is None else self._render(record)

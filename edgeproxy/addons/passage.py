@@ -23,6 +23,7 @@ from edgeproxy.addons.heads import exchange_of, fields_of, response_of
 from edgeproxy.addons.native import Forwarding, is_websocket
 from edgeproxy.addons.node import Node
 from edgeproxy.addons.origins import Place
+from edgeproxy.ledger import Stage
 from edgeproxy.proxy.background import OthersClient
 from edgeproxy.proxy.errors import ClientGone, OriginError, ProxyError, Refusal
 from edgeproxy.proxy.exchange import Exchange
@@ -60,6 +61,10 @@ class Passage:
         self._scheme = b"https" if flow.client_conn.tls else b"http"
         self._is_http1 = not (request.is_http2 or request.is_http3)
         self._is_websocket = is_websocket(request)
+        self._is_head = request.method == "HEAD"
+        """Whether the client has no use for a body, whatever scripts make of the method."""
+        self._came_bytes: int | None = None
+        """How long the client's body was, once it was there."""
         self._place = _place_of_mode(flow)
         self._exchange = exchange = self._read(is_whole=False)
         exchange.now_ns = time.time_ns()
@@ -87,6 +92,13 @@ class Passage:
             data.host, data.port, data.scheme = host, port or (80 if self._scheme == b"http" else 443), self._scheme
         self._shown = (data.scheme, data.host, data.port)
 
+    def note_body(self) -> None:
+        """The request's body is there. Its length is what the client said, or what it is before scripts change it."""
+        body = self._flow.request.raw_content
+        if self._came_bytes is None and body is not None:
+            said = self._came_with.get(b"content-length", b"")
+            self._came_bytes = int(said) if said.isdigit() else len(body)
+
     # --- the scripts that see it, where they are told apart
 
     def selects(self, selector: Selector) -> bool:
@@ -112,7 +124,13 @@ class Passage:
     def _read_anew(self, *, is_whole: bool) -> Exchange:
         """The request as scripts have left it."""
         first = self._exchange
+        data = self._flow.request.data
+        hosts = [value for name, value in data.headers.fields if name.lower() == b"host"]
+        if self._is_http1 and hosts and hosts[0] != self._came_with.get(b"host"):
+            data.authority = b""  # a script has named another host than a target in absolute form does
         self._exchange = exchange = self._read(is_whole=is_whole)
+        if self._seen_by and exchange.error is None:
+            exchange.stage = Stage.SCRIPT
         exchange.trace, exchange.seq, exchange.prefix = first.trace, first.seq, first.prefix
         exchange.started, exchange.now_ns = first.started, time.time_ns()
         return exchange
@@ -193,7 +211,7 @@ class Passage:
             body = response.data.content
             made = [response.stream(data) for data in ((body, b"") if body else (b"",))]
             response.data.content = b"".join(part if isinstance(part, bytes) else b"".join(part) for part in made)
-            if "content-length" in response.headers and self._flow.request.method != "HEAD":
+            if "content-length" in response.headers and not self._is_head:
                 response.headers["content-length"] = str(len(response.data.content))
 
     def _tell(self) -> None:
@@ -201,7 +219,7 @@ class Passage:
         self._edge.tell(
             cache=exchange.cache,
             age=exchange.cache_age,
-            ttl_left=exchange.cache_ttl,
+            ttl_left=None if exchange.cache_age is None else exchange.cache_ttl,
             origin=exchange.plan.route.origin if exchange.attempts else None,
         )
 
@@ -216,9 +234,22 @@ class Passage:
             self._add_own(response)
         size = None if self.forwarding is None else self.forwarding.end()
         self._exchange.status = response.status_code
+        if self._is_head:
+            self._leave_out_body(response)
         if size is None:
-            size = 0 if self._flow.request.method == "HEAD" else len(response.raw_content or b"")
+            size = len(response.raw_content or b"")
         self._close(size, None)
+
+    @staticmethod
+    def _leave_out_body(response: http.Response) -> None:
+        """Send no more than the head. mitmproxy goes by the method that scripts have left; what it sent beyond the head
+        the client would take for the next response.
+        """
+        response.headers.pop("transfer-encoding", None)
+        body = response.raw_content
+        if body:
+            response.headers["Content-Length"] = str(len(body))
+            response.data.content = b""
 
     def _add_own(self, response: http.Response) -> None:
         """What the edge adds to a response that a script has made: whoever gets it can name its trace."""
@@ -259,6 +290,8 @@ class Passage:
                 "spans": [],
             }
             exchange.client.script = ScriptPart(self._came_with, msgspec.json.encode(part).decode())
+        if self._came_bytes is not None:
+            exchange.bytes_in = self._came_bytes
         protocol = _PROTOCOLS.get(self._flow.request.http_version, "")
         self._node.accounts.close(exchange, size, protocol, error)
 
