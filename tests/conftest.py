@@ -9,6 +9,13 @@ import pytest
 from tests.support import Node, Origin, RedisServers
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs on both engines runs on the node with every test run, and under mitmdump where that is asked for."""
+    for item in items:
+        if "mitmdump" in item.nodeid.partition("[")[2]:
+            item.add_marker(pytest.mark.stock)
+
+
 @pytest.fixture
 def origin() -> Iterator[Origin]:
     """A scripted origin for one test."""

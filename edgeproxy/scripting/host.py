@@ -134,13 +134,13 @@ class ScriptHost:
         try:
             script = read_script(path, self._settings.filters.get(path), self._settings.filter)
             self._prepare(script)
-        except (ScriptError, exceptions.OptionsError) as error:
+        except BaseException as error:  # noqa: BLE001  whatever a script does when it is loaded, the worker goes on
             self._counters[Counter.SCRIPT_LOAD_FAILURES] += 1
             is_first = self._scripts[path] is None
             structlog.get_logger().error(
                 "script_not_loaded",
                 script=path,
-                error=str(error),
+                error=str(error) if isinstance(error, ScriptError | exceptions.OptionsError) else f"{path}: {error!r}",
                 action="the last good one stays" if not is_first else f"on_error = {self._settings.on_error}",
                 exc_info=error.__cause__,
             )
@@ -167,7 +167,7 @@ class ScriptHost:
             return
         try:
             function(argument)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise ScriptError(f"{script.path}: {function.__name__}: {type(error).__name__}: {error}") from error
 
     def _set_options(self) -> None:

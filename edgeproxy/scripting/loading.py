@@ -93,7 +93,7 @@ def _executed(path: str) -> types.ModuleType:
     try:
         # Compiled here, not by importlib: what that caches beside the file may be older than a change of this second.
         exec(compile(file.read_bytes(), str(file), "exec"), vars(module))  # noqa: S102  that is what a script is for
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         sys.modules.pop(name, None)
         if former is not None:
             sys.modules[name] = former
