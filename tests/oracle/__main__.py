@@ -30,9 +30,9 @@ def main(arguments: list[str]) -> int:
         return 0
     chosen = profile(asked.profile)
     if asked.sequence:
-        rows = [sequence(asked.seed, number) for number in asked.sequence]
+        rows = [sequence(asked.seed, number, chosen) for number in asked.sequence]
     else:
-        rows = list(sequences(asked.seed, asked.requests or chosen.requests, chosen.without))
+        rows = list(sequences(asked.seed, chosen, asked.requests or 0))
     began = time.monotonic()
     verdict = judge(rows, chosen, asked.against)
     if asked.sequence:

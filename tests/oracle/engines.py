@@ -5,22 +5,17 @@ Both cache in memory alone and log to a file; what they log is read here, by seq
 
 import json
 import os
-import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from tests.addons import mitmdump
 from tests.oracle.clock import Clock
-from tests.oracle.generator import ROUTES
 from tests.oracle.resources import Resource
+from tests.oracle.routes import ROUTES
 from tests.oracle.scripted import SEQUENCE, ScriptedOrigin
-from tests.support import Node, Record, until
-
-_LISTENING = re.compile(rb"listening at (?:http://)?127\.0\.0\.1:(\d+)")
-START_S = 30.0
+from tests.support import Node, Record
 
 
 class Engine(Protocol):
@@ -45,6 +40,13 @@ class Log:
         self._offset = 0
         self._lock = threading.Lock()
         self._by_sequence: dict[int, list[Record]] = {}
+        self._by_span: dict[str, Record] = {}
+
+    def of_span(self, span_id: str) -> Record | None:
+        """The record of the request with that span id; one that was not read has no path, so no sequence."""
+        with self._lock:
+            self._read()
+            return self._by_span.get(span_id)
 
     def records(self, sequence: int) -> list[Record]:
         """A sequence's records so far, in order."""
@@ -66,6 +68,7 @@ class Log:
         self._offset += len(lines) + bool(lines)
         for line in lines.splitlines():
             record = json.loads(line)
+            self._by_span[record["span_id"]] = record
             number = SEQUENCE.search(record["path"] or "")
             if number is not None:
                 self._by_sequence.setdefault(int(number[1]), []).append(record)
@@ -76,27 +79,37 @@ Changes = Mapping[str, Mapping[str, object]]
 _AS_IT_IS: Changes = {}
 
 
-def _paper(origin: ScriptedOrigin, clock: Clock, changes: Changes) -> Node:
-    """A node that is not started: its folder and configuration are what both engines go by."""
+_ROUTED: Mapping[str, Any] = {"toml": ROUTES, "default_route": False}
+
+
+def _tables(changes: Changes, script: Path | None) -> dict[str, Any]:
+    """The configuration that both engines go by."""
     tables: dict[str, Any] = {
         "cache": {"store": "memory"},
         "log": {"request_headers": ["accept-language", "x-tenant", "via"]},
     }
+    if script is not None:
+        tables["addons"] = {"scripts": [str(script)]}
     for name, table in changes.items():
         tables.setdefault(name, {}).update(table)
-    return Node(origin.url, toml=ROUTES, default_route=False, environ=clock.environ, **tables)
+    return tables
 
 
 class FastNode:
     """The node itself."""
 
     def __init__(
-        self, clock: Clock, resources: Iterable[Resource], changes: Changes = _AS_IT_IS, name: str = "node"
+        self,
+        clock: Clock,
+        resources: Iterable[Resource],
+        changes: Changes = _AS_IT_IS,
+        script: Path | None = None,
+        name: str = "node",
     ) -> None:
         """Prepare it."""
         self.name = name
         self.origin = ScriptedOrigin(clock, resources)
-        self._node = _paper(self.origin, clock, changes)
+        self._node = Node(self.origin.url, environ=clock.environ, **_tables(changes, script), **_ROUTED)
         self.log = Log(self._node.access_log)
         self.port = 0
 
@@ -113,63 +126,29 @@ class FastNode:
 class Mitmdump:
     """Stock mitmdump with the addons of `edgeproxy.addons`."""
 
-    def __init__(self, clock: Clock, resources: Iterable[Resource], changes: Changes = _AS_IT_IS) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        resources: Iterable[Resource],
+        changes: Changes = _AS_IT_IS,
+        script: Path | None = None,
+    ) -> None:
         """Prepare it."""
         self.name = "mitmdump"
         self.origin = ScriptedOrigin(clock, resources)
-        self._paper = _paper(self.origin, clock, changes)
-        outside = {name: value for name, value in os.environ.items() if not name.startswith(("EDGEPROXY_", "OTEL_"))}
-        self._environ = {**outside, "EDGEPROXY_ENV_FILE": str(self._paper.env_file), **clock.environ}
-        self._process: subprocess.Popen[bytes] | None = None
-        self.log = Log(self._paper.access_log)
+        scripts: list[str | Path] = ["all", *([] if script is None else [script])]
+        environ = {"EDGEPROXY_ENV_FILE": os.devnull, **clock.environ}
+        self._mitmdump = mitmdump.Mitmdump(
+            self.origin.url, scripts=scripts, environ=environ, **_tables(changes, script), **_ROUTED
+        )
+        self.log = Log(self._mitmdump.access_log)
         self.port = 0
 
-    @property
-    def output(self) -> bytes:
-        """What it wrote to standard output and error."""
-        return self._paper.stderr_file.read_bytes()
-
     def __enter__(self) -> Self:
-        script = subprocess.run(
-            [sys.executable, "-m", "edgeproxy.addons"], check=True, capture_output=True, text=True
-        ).stdout.strip()
-        options = {
-            "confdir": str(self._paper.folder / "mitmproxy"),
-            "edge_config": str(self._paper.config_file),
-            "edge_access_log": str(self._paper.access_log),
-            "keep_host_header": "true",
-            "flow_detail": "0",
-            "http2": "false",
-        }
-        command = [
-            *(str(Path(sys.executable).parent / "mitmdump"), "-s", script, "--mode", f"reverse:{self.origin.url}"),
-            *("--listen-host", "127.0.0.1", "--listen-port", "0"),
-            *(part for name, value in options.items() for part in ("--set", f"{name}={value}")),
-        ]
-        with self._paper.stderr_file.open("ab") as output:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self._environ
-            )
-        try:
-            self.port = until(self._listens, "mitmdump to listen", timeout=START_S)
-        except BaseException:
-            self.__exit__()
-            raise
+        self._mitmdump.__enter__()
+        self.port = self._mitmdump.port
         return self
 
-    def _listens(self) -> int:
-        assert self._process is not None
-        assert self._process.poll() is None, self.output.decode(errors="replace")
-        found = _LISTENING.search(self.output)
-        return int(found[1]) if found else 0
-
     def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._paper.__exit__()
+        self._mitmdump.__exit__()
         self.origin.__exit__()

@@ -9,72 +9,11 @@ from dataclasses import replace
 from random import Random
 
 from tests.oracle import words
+from tests.oracle.deciding import ACTIONS, FAILING, SCRIPT
+from tests.oracle.profiles import Profile
 from tests.oracle.resources import Act, Framed, Pair, Resource
 from tests.oracle.scripted import FAIL
 from tests.oracle.sequences import EPOCHS, Ask, Sequence
-
-ROUTES = """
-[[route]]
-match = "/plain/*"
-
-[[route]]
-match = "/keyed/*"
-[route.cache]
-query_deny = ["utm_*"]
-query_sort = true
-key_headers = ["X-Tenant"]
-key_cookies = ["lang"]
-key_host = "normalized"
-
-[[route]]
-match = "/ttl/*"
-[route.cache]
-default_ttl = 20.0
-ttl_min = 2.0
-ttl_max = 90.0
-status_ttl = { "404" = 10.0, "5xx" = 2.0 }
-
-[[route]]
-match = "/fixed/*"
-[route.cache]
-ttl = 30.0
-heuristic = false
-client_no_cache = false
-
-[[route]]
-match = "/stale/*"
-[route.cache]
-stale_while_revalidate = 30.0
-stale_if_error = 120.0
-
-[[route]]
-match = "/cookies/*"
-[route.cache]
-set_cookie = "strip"
-authorized = true
-
-[[route]]
-match = "/kept/*"
-[route.cache]
-set_cookie = "keep"
-
-[[route]]
-match = "/bypass/*"
-[route.cache]
-bypass = ["cookie:session", "header:X-Preview", "query:nocache=1"]
-methods = ["GET"]
-
-[[route]]
-match = "/off/*"
-[route.cache]
-enabled = false
-
-[[route]]
-match = "/small/*"
-[route.cache]
-max_object_bytes = 2000
-"""
-"""The routes that sequences go by. There is none for /nowhere/."""
 
 _SIZES = (0, 1, 10, 40, 40, 785, 5000, 40_000, 60_000)
 _STATUSES = (200, 200, 200, 201, 204, 301, 302, 304, 307, 404, 410, 500, 503, 299, 451)
@@ -315,6 +254,8 @@ def _invalidation(made: _Making) -> None:
         if rng.random() < 0.3:
             body = rng.choice((b"", b"x=1", b"y" * 3000))
             made.ask(epoch, changing.path, method=rng.choice(_UNSAFE), body=body)
+        elif rng.random() < 0.06:
+            made.ask(epoch, first.path, [("Soft", "1")] * rng.choice((0, 1)), method="PURGE")
         elif rng.random() < 0.1:
             made.ask(epoch, first.path, method=rng.choice(("PUT", "POST")), body=b"z")
         else:
@@ -428,12 +369,62 @@ def _trailers(made: _Making) -> None:
         made.ask(epoch, resource.path, method=rng.choice(("GET", "GET", "HEAD")))
 
 
-def _nowhere(made: _Making) -> None:
-    """What no route is for, and methods that are refused."""
+def _cut(made: _Making) -> None:
+    """Origins that close in the middle of a body. Nothing of it is cached."""
+    rng = made.rng
+    resource = made.resource(made.act(body_bytes=5000, status=200, cut=True, framed=rng.choice(list(Framed)[:2])))
+    for epoch in made.epochs(3):
+        made.ask(epoch, resource.path, method=rng.choice(("GET", "GET", "POST")))
+
+
+def _targets(made: _Making) -> None:
+    """Targets that are odd and valid."""
+    rng = made.rng
+    names = (
+        "a//b",
+        "a/../b",
+        "a/./b",
+        "%2e%2e/b",
+        "a;b=1",
+        "A%2fB",
+        "~a!$&'()*+,=:@",
+        "a|b",
+        'a"b',
+        "[a]",
+        "caf\xe9",
+        "a\\b",
+    )
+    for name in rng.sample(names, 4):
+        resource = made.resource(made.act(kept=True, status=200), name=name)
+        for epoch in made.epochs(3):
+            absolute = rng.choice(("", "", "http://edge.test", "HTTP://EDGE.test"))
+            query = rng.choice(("", "?", "??", "?a=b?c", "?\xfc", "?a=%", "?/../"))
+            target = absolute + resource.path + query
+            made.ask(epoch, target, method="" if target.isascii() else "GET", noise=False)
+
+
+def _refused(made: _Making) -> None:
+    """What no route is for, and what is refused."""
     rng = made.rng
     resource = made.resource(made.act())
-    for epoch in made.epochs(6):
-        made.ask(epoch, resource.path, method=rng.choice(("GET", "HEAD", "POST", "TRACE", "OPTIONS")))
+    pool: tuple[tuple[str, list[Pair]], ...] = (
+        ("GET", [(f"X-{number}", "x") for number in range(120)]),
+        ("GET", [("X-Long", "y" * 40_000)]),
+        ("POST", [("Expect", "200-ok")]),
+        ("GET", [("Connection", "Upgrade"), ("Upgrade", "what-else")]),
+        ("GET", [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABk")]),
+        ("GET", [("Host", "second.test")]),
+        ("TRACE", []),
+        ("PURGE", []),
+        ("PURGE", [("Purge-Soft", "1")]),
+        ("OPTIONS", []),
+        ("GET", []),
+        ("PROPFIND", [("Depth", "1")]),
+    )
+    for epoch in made.epochs(8):
+        method, fields = rng.choice(pool)
+        target = resource.path + ("?" + "q" * 9000 if rng.random() < 0.1 else "")
+        made.ask(epoch, target, fields, method=method)
 
 
 THEMES: tuple[tuple[Callable[[_Making], None], tuple[str, ...]], ...] = (
@@ -457,27 +448,46 @@ THEMES: tuple[tuple[Callable[[_Making], None], tuple[str, ...]], ...] = (
 )
 """Each with the routes that it goes by."""
 _RARE: Mapping[int, tuple[Callable[[_Making], None], tuple[str, ...]]] = {
+    13: (_refused, ("plain", "nowhere")),
+    23: (_targets, ("plain",)),
     29: (_trailers, ("off",)),
-    59: (_nowhere, ("plain", "nowhere")),
+    41: (_cut, ("off",)),
+    53: (_targets, ("keyed", "plain")),
+    59: (_refused, ("plain", "plain", "nowhere")),
 }
 """Instead of the others, for these of sixty sequences."""
 
 
-def sequence(seed: int, number: int) -> Sequence:
+def sequence(seed: int, number: int, profile: Profile) -> Sequence:
     """The sequence of that number."""
     rng = Random(f"{seed}/{number}")
     theme, routes = _RARE.get(number % 60) or THEMES[number % len(THEMES)]
     made = _Making(rng, number, rng.choice(routes))
     theme(made)
-    return Sequence(number, theme.__name__.strip("_"), tuple(made.resources), made.asks)
+    asks = made.asks if profile.script is None else tuple(_told(rng, ask) for ask in made.asks)
+    return Sequence(number, theme.__name__.strip("_"), tuple(made.resources), asks)
 
 
-def sequences(seed: int, requests: int, without: str = "") -> Iterator[Sequence]:
-    """As many as it takes for so many requests, `without` a theme."""
+def _told(rng: Random, ask: Ask) -> Ask:
+    """The request with something for a script to do, at times."""
+    if rng.random() < 0.3:
+        return ask
+    if ask.body and rng.random() < 0.2:
+        actions = ["refuse", "answer"]
+    elif rng.random() < 0.1:
+        actions = [rng.choice(FAILING)]
+    else:
+        actions = rng.sample(ACTIONS, rng.choice((1, 1, 2, 3)))
+    return replace(ask, fields=(*ask.fields, (SCRIPT, " ".join(actions))))
+
+
+def sequences(seed: int, profile: Profile, requests: int = 0) -> Iterator[Sequence]:
+    """As many as it takes for so many requests, by default for the profile's."""
+    left = requests or profile.requests
     number = 0
-    while requests > 0:
-        made = sequence(seed, number)
+    while left > 0:
+        made = sequence(seed, number, profile)
         number += 1
-        if made.theme != without:
-            requests -= len(made.asks)
+        if made.theme != profile.without:
+            left -= len(made.asks)
             yield made

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tests.oracle.clock import Clock
 from tests.oracle.engines import Engine
 from tests.oracle.sequences import EPOCHS, STEPS_S, Ask, Sequence
-from tests.support import Broken, Client, Received, Record, Response, until
+from tests.support import Client, Received, Record, Response, until
 
 LANES = 6
 REST_S = 1.1
@@ -111,7 +111,7 @@ class _Lane:
         assert client is not None
         try:
             response = client.response(ask.method)
-        except (Broken, OSError) as error:
+        except (AssertionError, ValueError, OSError) as error:  # Broken among them
             client.close()
             self._clients[place] = None
             return Observed(failure=f"{type(error).__name__}: {error}")
@@ -127,7 +127,7 @@ class _Lane:
         for engine, response in zip(self.engines, responses, strict=True):
             if response is None:
                 continue
-            span_id = response["traceresponse"].split("-")[2]
+            span_id = span_of(response)
             try:
                 until(lambda: engine.log.refreshed(number, span_id), timeout=REFRESH_S)  # noqa: B023 called at once
             except AssertionError:
@@ -173,21 +173,38 @@ def _guarded(lane: _Lane, epoch: int, failures: list[BaseException]) -> None:
 
 
 def _attach_records(engine: Engine, place: int, exchanges: Many[Exchange]) -> None:
-    """Give each exchange its lines of the log: a sequence's requests are one after the other, so are their lines."""
+    """Give each exchange its lines of the log: by its answer's span id, and where it has none, by its place among its
+    sequence's, whose requests are one after the other.
+    """
     by_sequence: dict[int, list[Observed]] = {}
     for exchange in exchanges:
         by_sequence.setdefault(exchange.sequence.number, []).append((exchange.one, exchange.other)[place])
+    log = engine.log
 
     def all_there() -> bool:
         return all(
-            sum(record["client"] is not None for record in engine.log.records(number)) >= len(observed)
+            len(observed) <= sum(record["client"] is not None for record in log.records(number))
+            or all(log.of_span(span_of(one.response)) for one in observed)
             for number, observed in by_sequence.items()
         )
 
     with contextlib.suppress(AssertionError):  # what is missing is a difference
         until(all_there, timeout=REFRESH_S)
     for number, observed in by_sequence.items():
-        records = engine.log.records(number)
-        for one, record in zip(observed, (record for record in records if record["client"] is not None), strict=False):
+        for one in observed:
+            one.record = log.of_span(span_of(one.response))
+        taken = [one.record["span_id"] for one in observed if one.record is not None]
+        records = log.records(number)
+        left = (record for record in records if record["client"] is not None and record["span_id"] not in taken)
+        for one, record in zip((one for one in observed if not span_of(one.response)), left, strict=False):
             one.record = record
-            one.refreshed = [other for other in records if record["span_id"] in (other["caused_by"] or "")]
+        for one in observed:
+            if one.record is not None:
+                span_id = one.record["span_id"]
+                one.refreshed = [record for record in records if span_id in (record["caused_by"] or "")]
+
+
+def span_of(response: Response | None) -> str:
+    """The span id that an answer names."""
+    named = [] if response is None else response.values("traceresponse")
+    return named[-1].split("-")[2] if named else ""

@@ -2,6 +2,7 @@
 out. X-Cache and traceresponse stay on in all of them, as the harness goes by them.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.oracle.engines import Changes
@@ -15,6 +16,8 @@ class Profile(NamedTuple):
     changes: Changes
     without: str = ""
     """A theme that is left out: that of background fetches costs a second's rest an epoch."""
+    script: Path | None = None
+    """A script of operators' that both run; requests say what it is to do."""
 
 
 PROFILES: tuple[Profile, ...] = (
@@ -43,10 +46,11 @@ PROFILES: tuple[Profile, ...] = (
         200,
         {
             "tracing": {"trust": "none", "send_x_trace_id": False, "x_trace_id": False},
-            "cache": {"uncacheable_ttl": 5, "max_object_bytes": 30_000},
+            "cache": {"uncacheable_ttl": 5, "max_object_bytes": 30_000, "purge_allow": ["127.0.0.0/8"]},
         },
         without="stale",
     ),
+    Profile("scripted", 400, {}, without="stale", script=Path(__file__).with_name("deciding.py")),
 )
 
 

@@ -50,6 +50,8 @@ class Act:
     zips: bool = False
     """Whether clients that take gzip get it."""
     trailers: tuple[Pair, ...] = ()
+    cut: bool = False
+    """Whether the connection ends in the middle of the body."""
 
 
 @dataclass(frozen=True)
@@ -192,8 +194,9 @@ def _message(act: Act, status: int, fields: Sequence[Pair], body: bytes, request
     if framed is Framed.CHUNKED:
         pieces = [body[at : at + 9000] for at in range(0, len(body), 9000)]
         last = "\r\n".join(["0", *(f"{name}: {value}" for name, value in act.trailers), "", ""]).encode("latin-1")
-        return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + last, False
-    return head + body, framed is Framed.CLOSE
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        return (head + chunks[: len(chunks) // 2], True) if act.cut else (head + chunks + last, False)
+    return (head + body[: len(body) // 2], True) if act.cut else (head + body, framed is Framed.CLOSE)
 
 
 def _phrase(status: int) -> str:

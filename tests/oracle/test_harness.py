@@ -22,12 +22,12 @@ from tests.oracle.verdict import Verdict, judge
 from tests.support import Response
 
 SEED = 20
+DEFAULT = PROFILES[0]
 ROUNDS = 3
-SOME = [sequence(SEED, number) for number in range(ROUNDS * len(THEMES))]
+SOME = [sequence(SEED, number, DEFAULT) for number in range(ROUNDS * len(THEMES))]
 """Every theme several times."""
 FEW = [made for made in SOME[: len(THEMES)] if made.theme != "stale"]
 """Every theme once, but for the one that has to rest between epochs."""
-DEFAULT = PROFILES[0]
 
 
 @cache
@@ -44,21 +44,21 @@ def seen(found: list[Difference]) -> set[str]:
 
 
 def test_a_seed_makes_the_same_requests_for_ever_and_another_one_others() -> None:
-    assert list(sequences(1, 300)) == list(sequences(1, 300))
-    assert [ask.wire for ask in sequence(1, 5).asks] != [ask.wire for ask in sequence(2, 5).asks]
+    assert list(sequences(1, DEFAULT, 300)) == list(sequences(1, DEFAULT, 300))
+    assert [ask.wire for ask in sequence(1, 5, DEFAULT).asks] != [ask.wire for ask in sequence(2, 5, DEFAULT).asks]
 
 
 def test_a_sequence_is_the_same_alone_as_among_others() -> None:
-    assert list(sequences(1, 300))[7] == sequence(1, 7)
+    assert list(sequences(1, DEFAULT, 300))[7] == sequence(1, 7, DEFAULT)
 
 
 def test_no_two_sequences_share_a_path() -> None:
-    paths = [resource.path for made in sequences(1, 3000) for resource in made.resources]
+    paths = [resource.path for made in sequences(1, DEFAULT) for resource in made.resources]
     assert len(set(paths)) == len(paths)
 
 
 def test_there_are_thousands_of_requests_with_every_method_and_theme() -> None:
-    asks = [(made.theme, ask) for made in sequences(1, DEFAULT.requests) for ask in made.asks]
+    asks = [(made.theme, ask) for made in sequences(1, DEFAULT) for ask in made.asks]
     assert len(asks) >= 3000
     assert {ask.method for _, ask in asks} >= {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
     assert {theme for theme, _ in asks} >= {theme.__name__.strip("_") for theme, _ in THEMES}
@@ -116,7 +116,7 @@ CONFIGURED: list[tuple[Changes, set[str]]] = [
 @pytest.mark.parametrize(("changes", "wanted"), CONFIGURED, ids=["settings", "no cache"])
 def test_another_configuration_is_seen(changes: Changes, wanted: set[str]) -> None:
     def planted(clock: Clock, resources: list[Resource]) -> FastNode:
-        return FastNode(clock, resources, changes, "planted")
+        return FastNode(clock, resources, changes, name="planted")
 
     assert seen(judge(FEW, DEFAULT, planted, table=()).left) >= wanted
 

@@ -44,13 +44,13 @@ def judge(
     resources = [resource for sequence in rows for resource in sequence.resources]
     with contextlib.ExitStack() as stack:
         clock = stack.enter_context(Clock())
-        node: Engine = FastNode(clock, resources, profile.changes)
+        node: Engine = FastNode(clock, resources, profile.changes, profile.script)
         if callable(against):
             other = against(clock, resources)
         elif against == "node":
-            other = FastNode(clock, resources, profile.changes, "second")
+            other = FastNode(clock, resources, profile.changes, profile.script, "second")
         else:
-            other = Mitmdump(clock, resources, profile.changes)
+            other = Mitmdump(clock, resources, profile.changes, profile.script)
         with ThreadPoolExecutor() as starting:  # most of a start is waiting
             for started in [starting.submit(stack.enter_context, engine) for engine in (node, other)]:
                 started.result()
