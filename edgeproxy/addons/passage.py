@@ -236,6 +236,9 @@ class Passage:
         self._exchange.status = response.status_code
         if self._is_head:
             self._leave_out_body(response)
+        elif self._flow.request.method == "HEAD" and not response.raw_content:
+            response.headers.pop("transfer-encoding", None)
+            response.headers["Content-Length"] = "0"  # a script has made a HEAD of it, and no body comes
         if size is None:
             size = len(response.raw_content or b"")
         self._close(size, None)

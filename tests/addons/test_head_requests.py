@@ -14,6 +14,8 @@ SCRIPT = """
 from mitmproxy import http
 
 def request(flow):
+    if flow.request.path == "/head-of-a-get":
+        flow.request.method = "HEAD"
     if flow.request.path == "/answered":
         flow.response = http.Response.make(200, b"a body")
     if flow.request.path.startswith("/asked-for"):
@@ -56,3 +58,9 @@ def test_a_head_comes_alone(mitmdump: Mitmdump, path: str, status: int, length: 
         assert client.get("/plain").body == b"from the origin"
     line = until(lambda: next((line for line in mitmdump.lines() if line["path"] == path), None), "its line")
     assert (line["method"], line["status"], line["bytes_out"]) == ("HEAD", status, 0)
+
+
+def test_who_asked_for_more_than_a_script_did_is_not_left_waiting(mitmdump: Mitmdump) -> None:
+    with mitmdump.connect() as client:
+        assert client.get("/head-of-a-get").body == b""
+        assert client.get("/plain").body == b"from the origin"
