@@ -74,6 +74,11 @@ def _method(flow: http.HTTPFlow) -> None:
     flow.request.method = "GET"
 
 
+def _head(flow: http.HTTPFlow) -> None:
+    if flow.request.method == "GET":
+        flow.request.method = "HEAD"
+
+
 def _upload(flow: http.HTTPFlow) -> None:
     if flow.request.raw_content:
         flow.request.content = b"made by a script"
@@ -144,7 +149,7 @@ REQUESTHEADERS: Mapping[str, Act] = {
     "fail": _fail,
     "slip": _slip,
 }
-REQUEST: Mapping[str, Act] = {"method": _method, "upload": _upload, "answer": _answer, "late-ttl": _ttl}
+REQUEST: Mapping[str, Act] = {"method": _method, "head": _head, "upload": _upload, "answer": _answer, "late-ttl": _ttl}
 RESPONSEHEADERS: Mapping[str, Act] = {
     "told": _told,
     "decorate": _decorate,

@@ -57,14 +57,20 @@ def _is_shown_to_scripts(difference: Difference) -> bool:
     return is_shown and record is not None and record["error"] is not None
 
 
+def _is_answered_before_the_body(difference: Difference) -> bool:
+    return bool(difference.exchange.ask.body) and "refuse" in _asked_of_scripts(difference)
+
+
 def _is_framed_otherwise(difference: Difference) -> bool:
     exchange = difference.exchange
     record = exchange.one.record
     if difference.where != "response header content-length" or record is None or record["script"] is None:
         return False
-    if difference.one is None or difference.other is None:
-        return (exchange.ask.method == "HEAD") is (difference.one is None)
-    return str(difference.one).lower() == str(difference.other).lower()
+    return (
+        difference.one is None
+        or difference.other is None
+        or str(difference.one).lower() == str(difference.other).lower()
+    )
 
 
 def _asked_of_scripts(difference: Difference) -> list[str]:
@@ -107,6 +113,13 @@ TOLERATED: tuple[Tolerated, ...] = (
         "errors; mitmproxy shows them both.",
         "It is mitmproxy that calls operators' scripts there; the addons can't hide from them what it shows.",
         _is_shown_to_scripts,
+    ),
+    Tolerated(
+        "answered-before-the-body",
+        "what a script answers in `requestheaders` to a request with a body",
+        "The node answers at once, and there is no `request` hook; mitmproxy reads the body and calls it.",
+        "A client that is refused should not have to send its upload first, and the edge does not have to read it.",
+        _is_answered_before_the_body,
     ),
     Tolerated(
         "framed-by-scripts",
