@@ -28,8 +28,8 @@ HOT = (
         f"proxy/{name}.py"
         for name in (
             *("accounts", "arrivals", "background", "deadlines", "departures", "errors", "exchange", "familiar"),
-            *("fields", "flight", "forwarding", "framing", "head", "http1", "pipeline", "plan", "record", "refusals"),
-            *("response", "routing", "scripted", "serving", "tick"),
+            *("fields", "flight", "forwarding", "framing", "head", "http1", "intermediary", "pipeline", "plan"),
+            *("record", "refusals", "response", "routing", "scripted", "serving", "tick"),
         )
     ),
     *(f"proxy/upstream/{name}.py" for name in ("address", "attempt", "connection", "fetch")),

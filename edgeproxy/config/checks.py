@@ -154,12 +154,12 @@ def is_condition(text: str) -> bool:
 
 
 def is_filter(text: str) -> bool:
-    """An expression that mitmproxy's filters understand. mitmproxy takes half a second to import: only here, then."""
-    from mitmproxy import flowfilter  # noqa: PLC0415
+    """An expression that mitmproxy's filters understand."""
+    from edgeproxy.config.filters import parse_filter  # noqa: PLC0415  which is slow to import
 
     try:
-        flowfilter.parse(text)
-    except (ValueError, RecursionError):
+        parse_filter(text)
+    except ValueError:
         return False
     return True
 

@@ -19,14 +19,13 @@ from edgeproxy.cache.key import extra_parts
 from edgeproxy.cache.tiers import Tiers
 from edgeproxy.config import Config, Origin
 from edgeproxy.ledger import Counter, LedgerWriter, Stage
+from edgeproxy.proxy.departures import Departures
 from edgeproxy.proxy.errors import ProxyError
 from edgeproxy.proxy.exchange import Exchange
-from edgeproxy.proxy.fields import FieldLines
-from edgeproxy.proxy.framing import Framing
 from edgeproxy.proxy.http1 import ClientConnection
+from edgeproxy.proxy.intermediary import Intermediary, Run, run_of
 from edgeproxy.proxy.pipeline import Pipeline
 from edgeproxy.proxy.plan import Plan
-from edgeproxy.proxy.record import ScriptPart
 from edgeproxy.proxy.refusals import NO_ROUTE
 from edgeproxy.proxy.routing import Target
 from edgeproxy.proxy.settings import Settings
@@ -34,60 +33,6 @@ from edgeproxy.proxy.upstream.pool import OriginPool
 
 ELSEWHERE_MAX = 256
 """Servers that are no configured origins, and that requests were sent to by scripts, whose connections are kept."""
-
-
-class Run(Protocol):
-    """One request's way through the scripts."""
-
-    status: int
-    """That was sent to the client, 0: none."""
-    bytes_out: int
-    """Of the body that was sent to the client."""
-    is_own: bool
-    """Whether a script made the response, and the pipeline has no part in it."""
-
-    @property
-    def is_early(self) -> bool:
-        """Whether the client had its response before what came from the pipeline was whole."""
-
-    @property
-    def is_taking(self) -> bool:
-        """Whether it takes more of the response."""
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether a hook is at work."""
-
-    @property
-    def is_delivered(self) -> bool:
-        """Whether the client has all that it gets."""
-
-    def begin(self) -> None:
-        """The request's head is there."""
-
-    def request_body(self, data: bytes) -> None:
-        """A piece of the request's body came."""
-
-    def request_complete(self) -> None:
-        """The request is whole."""
-
-    def answered(self, head: str, body: bytes | memoryview) -> None:
-        """A whole response is there; `head` lacks its blank line."""
-
-    def started(self, head: str) -> None:
-        """A response has begun; `head` lacks its blank line."""
-
-    def piece(self, data: bytes) -> None:
-        """A piece of the response's body is there."""
-
-    def ended(self, trailers: FieldLines | None) -> None:
-        """The response is whole."""
-
-    def fail(self, error: ProxyError) -> None:
-        """Nothing more comes of it: what is still sent, the edge sends itself."""
-
-    def close(self) -> ScriptPart:
-        """It is over: let go of everything, and say what the record is to have."""
 
 
 class Scripts(Protocol):
@@ -109,78 +54,24 @@ class Scripts(Protocol):
         """A client's connection is closed."""
 
 
-class Intermediary(ClientConnection):
-    """Stands where the client's connection does, for a request that scripts want to see."""
+class Pools(dict[str, OriginPool]):
+    """Those of the configured origins, and those of other servers, which are there as soon as they are asked for: a
+    request may be for one that was forgotten while it waited.
+    """
 
-    def __init__(self, pipeline: "ScriptedPipeline", client: ClientConnection, run: Run) -> None:
-        """Stand for this client; `run` sees what it is to be sent."""
-        # No more than what the pipeline asks of a client: a parser would know its connection, and only the cycle
-        # collector could free the two.
-        self.pipeline = pipeline
-        self.client = client
-        self.script = None
-        self.run: Run | None = run
-        """None once the record is made: what the pipeline still sends is the edge's own, and no script's business."""
-        self.is_over = False
-        """Whether the pipeline has done its part."""
-        self.address = client.address
-        self.address_json = client.address_json
-        self.trusted = client.trusted
+    def __init__(self, configured: dict[str, OriginPool], make: Callable[[str], OriginPool]) -> None:
+        """Begin with the configured ones; `make` takes a server (`scheme://host:port`)."""
+        super().__init__(configured)
+        self._make = make
+        self._others: list[str] = []
 
-    @property
-    def is_congested(self) -> bool:
-        """Whether more is sent than scripts and client take. Once the client has all that it gets, nobody is kept
-        waiting: it may be taking the response to its next request.
-        """
-        run = self.run
-        if run is not None and run.is_delivered:
-            return False
-        return (run is not None and not run.is_taking) or self.client.is_congested
-
-    def answer(self, exchange: Exchange, head: str, body: bytes | memoryview) -> None:
-        """Have the scripts see a whole response."""
-        if self.run is None:
-            self.client.answer(exchange, head, body)
-        else:
-            self.run.answered(head, body)
-
-    def start(self, exchange: Exchange, head: bytes, framing: Framing) -> None:
-        """Have the scripts see a response's head. It is framed anew where it goes out."""
-        del exchange, framing
-        if self.run is not None:
-            self.run.started(head.decode("latin-1").removesuffix("\r\n"))
-
-    def send(self, data: bytes) -> None:
-        """Have the scripts see a piece of the body."""
-        if self.run is not None:
-            self.run.piece(data)
-
-    def end(self, exchange: Exchange, trailers: FieldLines | None) -> None:
-        """Have the scripts see the body's end."""
-        del exchange
-        if self.run is not None:
-            self.run.ended(trailers)
-
-    def persistence(self, exchange: Exchange) -> str:
-        """Nothing: what the connection needs is said where the response goes out."""
-        del exchange
-        return ""
-
-    def interim(self, head: bytes) -> None:
-        """Pass on a 1xx response."""
-        self.client.interim(head)
-
-    def cut(self, exchange: Exchange) -> None:
-        """Break off."""
-        self.client.cut(exchange)
-
-    def pause_body(self) -> None:
-        """The origin takes the request's body more slowly than it comes."""
-        self.client.pause_body()
-
-    def resume_body(self) -> None:
-        """The origin has caught up."""
-        self.client.resume_body()
+    def __missing__(self, server: str) -> OriginPool:
+        """Make one for a server; the oldest of its kind goes where there are too many."""
+        if len(self._others) >= ELSEWHERE_MAX:
+            self.pop(self._others.pop(0)).close()
+        self._others.append(server)
+        pool = self[server] = self._make(server)
+        return pool
 
 
 class ScriptedPipeline(Pipeline):
@@ -194,7 +85,12 @@ class ScriptedPipeline(Pipeline):
         self._scripts = scripts
         self._sees_hits = scripts.sees_hits
         self._origins = {server_of(url): origin.name for origin in reversed(config.origin) for url in origin.urls}
-        self._elsewhere: list[str] = []
+        self._pools = Pools(self._pools, self._made)
+        self.departures = Departures(self, cache, self._pools, config.cache.collapse_timeout)
+
+    def _made(self, server: str) -> OriginPool:
+        origin = Origin(name=server, urls=[server])
+        return OriginPool(origin, self.limits, self.tick, self.deadlines, self.counters)
 
     # --- a request arrives
 
@@ -236,7 +132,7 @@ class ScriptedPipeline(Pipeline):
             return None
         route = decide(found.route)
         if server:
-            name = self._origins.get(server) or self._pool_elsewhere(server)
+            name = self._origins.get(server) or server
             if name != route.origin:
                 # What another server answers is another response.
                 parts = route.key_parts + extra_parts([(b"", name.encode())])
@@ -270,20 +166,11 @@ class ScriptedPipeline(Pipeline):
         elif not _is_filling(exchange):  # else it is a 304, and `done` comes at once
             self._settle(exchange)
 
-    def _pool_elsewhere(self, server: str) -> str:
-        if server not in self._pools:
-            if len(self._elsewhere) >= ELSEWHERE_MAX:
-                self._pools.pop(self._elsewhere.pop(0)).close()
-            origin = Origin(name=server, urls=[server])
-            self._pools[server] = OriginPool(origin, self.limits, self.tick, self.deadlines, self.counters)
-            self._elsewhere.append(server)
-        return server
-
     # --- the client's calls
 
     def request_body(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a request's body came."""
-        run = _run_of(exchange)
+        run = run_of(exchange)
         if run is not None:
             run.request_body(data)
         else:
@@ -291,7 +178,7 @@ class ScriptedPipeline(Pipeline):
 
     def request_complete(self, exchange: Exchange) -> None:
         """A request's body is whole."""
-        run = _run_of(exchange)
+        run = run_of(exchange)
         if run is not None:
             run.request_complete()
         else:
@@ -321,7 +208,7 @@ class ScriptedPipeline(Pipeline):
 
     def stage(self, exchange: Exchange, stage: Stage) -> None:
         """Say how far a request has come: as far as the hook that it waits for, where it waits for one."""
-        run = _run_of(exchange)
+        run = run_of(exchange)
         super().stage(exchange, Stage.SCRIPT if run is not None and run.is_waiting else stage)
 
     def done(self, exchange: Exchange) -> None:
@@ -366,7 +253,7 @@ class ScriptedPipeline(Pipeline):
         """Whether the client has had its response, scripts having put their own in the place of one that still comes:
         whatever happens to that is nothing that the client could be told.
         """
-        run = _run_of(exchange)
+        run = run_of(exchange)
         return run is not None and run.is_delivered
 
     def _settle(self, exchange: Exchange) -> None:
@@ -404,8 +291,3 @@ def _is_filling(exchange: Exchange) -> bool:
     """Whether what is fetched for a request is being stored, though not for its client (`departures.unchanged`)."""
     flight = None if exchange.fetch is None else exchange.fetch.flight
     return flight is not None and flight.filling is not None
-
-
-def _run_of(exchange: Exchange) -> Run | None:
-    client = exchange.client
-    return client.run if isinstance(client, Intermediary) else None

@@ -21,6 +21,7 @@ from mitmproxy.exceptions import AddonHalt
 
 from edgeproxy.ledger import Counter
 from edgeproxy.scripting.chain import Hook
+from edgeproxy.scripting.errors import told
 
 BLOCKED_S = 0.05
 """A hook that holds the loop for longer is named in the log."""
@@ -106,7 +107,7 @@ class Calls:
         """Await the first hook, whose call has returned that, then call the others."""
         outcome = await self._await(hooks[0], awaitable, scope, noted)
         for hook in hooks[1:]:
-            if outcome is _HALT or scope.failed:
+            if outcome is _HALT or scope.failed or asyncio.current_task() in scope.dropped:
                 break
             if not scope.selects(hook):
                 continue
@@ -150,11 +151,12 @@ class Calls:
                 raise
             while task.cancelling():
                 task.uncancel()
-            cause = error
             if limit.expired():
                 self._counters[Counter.SCRIPT_TIMEOUTS] += 1
-                cause = TimeoutError(f"it took longer than {self._timeout_s} s (addons.timeout)")
-            self._failed(hook, scope, noted, cause)
+                late = TimeoutError(f"it took longer than {self._timeout_s} s (addons.timeout)")
+                self._failed(hook, scope, noted, late)
+            else:
+                self._failed(hook, scope, noted, error)
             return None
         return outcome
 
@@ -187,15 +189,6 @@ class Calls:
             exc_info=error,
         )
         return self._is_strict
-
-
-def told(error: BaseException) -> str:
-    """Type and message of an exception, which may be one of a script's own that has none."""
-    name = type(error).__name__
-    try:
-        return f"{name}: {error}"
-    except Exception:  # noqa: BLE001  a script's own `__str__`
-        return name
 
 
 _HALT = object()

@@ -18,3 +18,12 @@ class ScriptError(Exception):
 
 class ChangeError(ValueError):
     """A script has made of a message what can't be sent: the message says what, and what is allowed."""
+
+
+def told(error: BaseException) -> str:
+    """Type and message of an exception, which may be one of a script's own that has none."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001  a script's own `__str__`
+        return name

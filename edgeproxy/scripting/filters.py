@@ -9,6 +9,7 @@ from collections.abc import Callable
 from mitmproxy import flow, flowfilter
 from mitmproxy.net.http import url
 
+from edgeproxy.config.filters import parse_filter
 from edgeproxy.proxy.exchange import Exchange
 from edgeproxy.proxy.fields import render
 from edgeproxy.scripting.messages import authority_of
@@ -27,7 +28,7 @@ class Selector:
     def __init__(self, expression: str) -> None:
         """Compile it; an empty one is for all requests. Raises ValueError where mitmproxy can't parse it."""
         self.expression = expression
-        self._filter = flowfilter.parse(expression) if expression else None
+        self._filter = parse_filter(expression) if expression else None
         self.decide: Decide = _always if self._filter is None else _compiled(self._filter)
 
     def matches(self, seen: flow.Flow) -> bool:

@@ -6,13 +6,15 @@ master, so that `ctx.options`, `ctx.master.commands` and logging are what script
 
 import asyncio
 import contextvars
+import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter as Counts
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
 import structlog
-from mitmproxy import connection, exceptions
+from mitmproxy import connection
 from mitmproxy.addonmanager import Loader
 
 from edgeproxy.config import Addons
@@ -24,9 +26,9 @@ from edgeproxy.scripting import logs, spans
 from edgeproxy.scripting.calls import Calls
 from edgeproxy.scripting.chain import Chain, Hook
 from edgeproxy.scripting.edge_master import EdgeMaster
-from edgeproxy.scripting.errors import ScriptError
+from edgeproxy.scripting.errors import ScriptError, told
 from edgeproxy.scripting.filters import Selector
-from edgeproxy.scripting.loading import Script, Stamp, read_script, stamp_of
+from edgeproxy.scripting.loading import Addon, Script, Stamp, read_script, stamp_of
 from edgeproxy.scripting.messages import client_of
 from edgeproxy.scripting.run import FlowRun
 
@@ -44,11 +46,19 @@ class _Outside:
     """Hooks that are called for no request: those of connections, and of the scripts' own lives."""
 
     trace_id = ""
-    failed = False
 
     def __init__(self) -> None:
         self.context = contextvars.copy_context()
         self.dropped: set[asyncio.Task[None]] = set()
+
+    @property
+    def failed(self) -> bool:
+        """Never: each hook is called, whatever becomes of those before it."""
+        return False
+
+    @failed.setter
+    def failed(self, failed: bool) -> None:
+        """No request is refused for it."""
 
     def selects(self, hook: Hook) -> bool:
         """No filter counts."""
@@ -85,6 +95,9 @@ class ScriptHost:
         self._level = level
         self._scripts: dict[str, Script | None] = dict.fromkeys(settings.scripts)
         """By path, in their order; None where it was never loaded."""
+        self._current: list[Script] = []
+        self._users: Counts[int] = Counts()
+        """In how many generations a script still is, by its module's identity."""
         self._stamps: dict[str, Stamp | None] = {}
         self._clients: dict[ClientConnection, connection.Client] = {}
         self._all = _AllScripts()
@@ -119,8 +132,8 @@ class ScriptHost:
                 continue
             script = self._loaded(path)
             if script is not None:
-                old, self._scripts[path] = self._scripts[path], script
-                self._take_over(old)
+                self._scripts[path] = script
+                self._take_over()
                 self._live(script, "running")
 
     async def finish(self) -> None:
@@ -134,15 +147,15 @@ class ScriptHost:
         try:
             script = read_script(path, self._settings.filters.get(path), self._settings.filter)
             self._prepare(script)
-        except BaseException as error:  # noqa: BLE001  whatever a script does when it is loaded, the worker goes on
+        except BaseException as error:  # noqa: BLE001  whatever a script does, the node goes on
             self._counters[Counter.SCRIPT_LOAD_FAILURES] += 1
             is_first = self._scripts[path] is None
             structlog.get_logger().error(
                 "script_not_loaded",
                 script=path,
-                error=str(error) if isinstance(error, ScriptError | exceptions.OptionsError) else f"{path}: {error!r}",
+                error=str(error) if isinstance(error, ScriptError) else f"{path}: {told(error)}",
                 action="the last good one stays" if not is_first else f"on_error = {self._settings.on_error}",
-                exc_info=error.__cause__,
+                exc_info=error.__cause__ or error,
             )
             return None
         self._counters[Counter.SCRIPT_LOADS] += 1
@@ -154,21 +167,24 @@ class ScriptHost:
     def _prepare(self, script: Script) -> None:
         loader = Loader(self._master)
         for addon in script.addons:
-            self._must(script, addon.hooks.get("load"), loader)
+            self._must(script, addon, "load", loader)
             self._master.commands.collect_commands(addon.instance)
         self._set_options()
         for addon in script.addons:
-            self._must(script, addon.hooks.get("configure"), set(self._master.options.keys()))
+            self._must(script, addon, "configure", set(self._master.options.keys()))
 
     @staticmethod
-    def _must(script: Script, function: Callable[..., Any] | None, argument: object) -> None:
+    def _must(script: Script, addon: Addon, name: str, argument: object) -> None:
         """Call a hook without which the script is not loaded."""
-        if function is None:
+        if name not in addon.hooks:
             return
         try:
-            function(argument)
+            outcome = addon.hooks[name](argument)
         except BaseException as error:
-            raise ScriptError(f"{script.path}: {function.__name__}: {type(error).__name__}: {error}") from error
+            raise ScriptError(f"{script.path}: {name}: {told(error)}") from error
+        if inspect.iscoroutine(outcome):
+            outcome.close()
+            raise ScriptError(f"{script.path}: {name} is a coroutine, which mitmproxy does not wait for")
 
     def _set_options(self) -> None:
         """Give options their configured values, as soon as there are such options."""
@@ -189,7 +205,7 @@ class ScriptHost:
             if name not in self._master.options:
                 structlog.get_logger().error("script_option_unknown", option=name, hint="no script has declared it")
 
-    def _take_over(self, old: Script | None = None) -> None:
+    def _take_over(self) -> None:
         """Have the requests that come from now on meet the scripts that there are now."""
         scripts = [script for script in self._scripts.values() if script is not None]
         hooks: dict[str, list[Hook]] = {}
@@ -201,11 +217,22 @@ class ScriptHost:
                 for name, function in addon.hooks.items():
                     hooks.setdefault(name, []).append(Hook(script.name, name, function, len(selectors) - 1))
         former, self.chain = self.chain, Chain(hooks, selectors, self._missing())
+        self._users.update(map(_identity, scripts))
         self._all.addons = [script.module for script in scripts]
         lookup = {str(getattr(one, "name", type(one).__name__.lower())): one for one in self._instances(scripts)}
         self._master.addons.lookup = lookup
-        former.retire = _nothing if old is None else partial(self._live, old, "done")
+        former.retire = partial(self._part_with, self._current)
+        self._current = scripts
         former.end_if_idle()
+
+    def _part_with(self, scripts: list[Script]) -> None:
+        """A generation of scripts is no longer in use: those that are in no other are done."""
+        for script in scripts:
+            number = _identity(script)
+            self._users[number] -= 1
+            if not self._users[number]:
+                del self._users[number]
+                self._live(script, "done")
 
     @staticmethod
     def _instances(scripts: list[Script]) -> list[Any]:
@@ -262,6 +289,10 @@ class ScriptHost:
             seen.timestamp_end = time.time()
             self.calls.all(hooks, (seen,), _Outside(), _nothing)
         self._clients.pop(client, None)
+
+
+def _identity(script: Script) -> int:
+    return id(script.module)
 
 
 def _nothing() -> None:

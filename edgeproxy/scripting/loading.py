@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mitmproxy.addonmanager import traverse
 
 from edgeproxy.scripting.chain import CLIENT_HOOKS, LIFE_HOOKS, REQUEST_HOOKS
-from edgeproxy.scripting.errors import ScriptError
+from edgeproxy.scripting.errors import ScriptError, told
 from edgeproxy.scripting.filters import Selector
 
 _OURS = frozenset({*REQUEST_HOOKS, *CLIENT_HOOKS, *LIFE_HOOKS})
@@ -66,8 +66,18 @@ def read_script(path: str, expression: str | None, default: str) -> Script:
     """Execute a script. `expression` is the filter that is configured for it, None: none is; `default` is for addons
     that have no filter of their own.
 
-    Raises ScriptError when it can't be read or fails, when a hook is no function or a filter can't be parsed.
+    Raises ScriptError when it can't be read or fails, in whatever way, when a hook is no function or a filter can't be
+    parsed.
     """
+    try:
+        return _read(path, expression, default)
+    except ScriptError:
+        raise
+    except BaseException as error:  # it may end itself, or have addons that can't be looked at
+        raise ScriptError(f"{path}: {told(error)}") from error
+
+
+def _read(path: str, expression: str | None, default: str) -> Script:
     module = _executed(path)
     own = getattr(module, "edge_filter", None)
     addons = []
@@ -93,11 +103,11 @@ def _executed(path: str) -> types.ModuleType:
     try:
         # Compiled here, not by importlib: what that caches beside the file may be older than a change of this second.
         exec(compile(file.read_bytes(), str(file), "exec"), vars(module))  # noqa: S102  that is what a script is for
-    except BaseException as error:
+    except BaseException:
         sys.modules.pop(name, None)
         if former is not None:
             sys.modules[name] = former
-        raise ScriptError(f"{path}: {type(error).__name__}: {error}") from error
+        raise
     finally:
         sys.path = search
     if not getattr(module, "name", None):

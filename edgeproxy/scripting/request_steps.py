@@ -39,6 +39,8 @@ class RequestSteps(FlowScope):
 
     def request_body(self, data: bytes) -> None:
         """A piece of the request's body came."""
+        if self.is_over:
+            return
         if self._streams:
             for piece in self.through(self._streams, data):
                 self.pipeline.pass_body(self.exchange, piece)
@@ -56,6 +58,8 @@ class RequestSteps(FlowScope):
 
     def request_complete(self) -> None:
         """The request is whole."""
+        if self.is_over:
+            return
         if self._streams:
             for piece in self.through(self._streams, b""):
                 self.pipeline.pass_body(self.exchange, piece)

@@ -27,7 +27,7 @@ _NOTHING: frozenset[bytes] = frozenset()
 
 
 class FlowRun(RequestSteps):
-    """One request's; `proxy.scripted.Run` says what the pipeline's calls mean."""
+    """One request's; `proxy.intermediary.Run` says what the pipeline's calls mean."""
 
     is_own = False
     _is_ended = False
@@ -151,7 +151,8 @@ class FlowRun(RequestSteps):
             self._whole_response()
         if self._is_ahead:
             self._is_ahead = False
-            self.pipeline.client_relieved(self.exchange)
+            if not self.client.is_congested:
+                self.pipeline.client_relieved(self.exchange)
 
     def _check_replacement(self) -> None:
         """Whether it can be sent is found out before what came is thrown away."""

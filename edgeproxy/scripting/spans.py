@@ -8,6 +8,7 @@ import contextvars
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
@@ -118,7 +119,8 @@ class _IntoRecords(SpanProcessor):
 
     def __init__(self, counters: "memoryview[int]") -> None:
         self._counters = counters
-        self._open: dict[int, Opened] = {}
+        self._open: WeakValueDictionary[int, Opened] = WeakValueDictionary()
+        """By the id of a span that has not ended; one that never does keeps nothing of its request."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Remember for which request."""

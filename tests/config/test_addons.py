@@ -72,6 +72,11 @@ def test_all_that_can_be_said_of_scripts_is_in_the_config_and_said_again(
     assert Config.from_json(config.to_json()) == config
 
 
+def test_many_parentheses_take_no_time(loaded: Load) -> None:
+    expression = f"{'(' * 12}~q & ~u x{')' * 12}"
+    assert loaded(f'[addons]\nfilter = "{expression}"').addons.filter == expression
+
+
 def test_an_option_stays_of_the_type_that_it_was_written_with(loaded: Load) -> None:
     options = loaded("[addons.options]\na = 1\nb = 1.0\nc = true\nd = 9223372036854775807").addons.options
     worker = Config.from_json(Config(addons=Addons(options=options)).to_json()).addons.options
@@ -89,6 +94,7 @@ WRONG_VALUES = {  # key, value, what it says of it
     ),
     "an expression that ends too early": ("filter", '"~u"', f'{FILTER}; or ""'),
     "an operator that there is not": ("filter", '"~nothing"', f'{FILTER}; or ""'),
+    "parentheses in hundreds": ("filter", f'"{"(" * 300}~q{")" * 300}"', f'{FILTER}; or ""'),
     "a pattern that is none": ("filter", "\"~u '['\"", f'{FILTER}; or ""'),
     "blanks": ("filter", '"  "', f'{FILTER}; or ""'),
     "a number for an expression": ("filter", "1", f'{FILTER}; or ""'),

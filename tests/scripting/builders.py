@@ -55,7 +55,7 @@ DOES = '''
             values = {**globals(), "flow": flow, "edge": edge, "log": edge["log"], "request": flow.request}
             values["response"] = flow.response
             exec(f"{'async ' * ('await ' in code)}def done():\\n pass\\n{indent(code, ' ')}", values)
-            return values["done"]()
+            return values.pop("done")()  # else it and its globals would know each other
 
         def requestheaders(self, flow): return self._do("requestheaders", flow)
         def request(self, flow): return self._do("request", flow)
@@ -79,14 +79,24 @@ def do(**hooks: str) -> list[str]:
     return [f"X-Do-{hook}: {quote(dedent(code).strip())}" for hook, code in hooks.items()]
 
 
+def waits(path: str, code: str) -> str:
+    """Code that waits, in a hook of a request for that path (`Site.wait_for_hook`)."""
+    return f"logging.warning('waits for {path}')\n{code}"
+
+
 class Site:
     """A node with scripts in front of a scripted origin; a context manager."""
 
     def __init__(
-        self, *sources: str, addons: Mapping[str, Any] | None = None, may_fail: bool = False, **tables: Any
+        self,
+        *sources: str,
+        addons: Mapping[str, Any] | None = None,
+        filters: Mapping[int, str] | None = None,
+        may_fail: bool = False,
+        **tables: Any,
     ) -> None:
         """`sources` are the scripts' text, which `may_fail` to be loaded; `addons` and `tables` add to the node's
-        configuration.
+        configuration, `filters` are those of scripts by number.
         """
         self._may_fail = may_fail
         self.folder = Path(tempfile.mkdtemp(prefix="edgeproxy-scripts-"))
@@ -95,7 +105,9 @@ class Site:
             path.write_text(dedent(source))
         self.origin = Origin()
         paths = [str(path) for path in self.scripts]
-        self.node = Node(self.origin.url, addons={"scripts": paths, **(addons or {})}, **tables)
+        by_path = {paths[number]: expression for number, expression in (filters or {}).items()}
+        table = {"scripts": paths, "filters": by_path, **(addons or {})}
+        self.node = Node(self.origin.url, addons=table, **tables)
         self._answers: list[tuple[Response, int]] = []
         self._others = 0
         self._read = 0
@@ -205,9 +217,15 @@ class Site:
         assert len(found) == 1, found
         return found[0]
 
+    def wait_for_hook(self, path: str) -> None:
+        """Until the hook of a request for a path waits that `waits` is done by."""
+        self.event("script_log", message=f"waits for {path}")
+        until(lambda: self.in_flight(path) == ["script"], "the hook to wait")
+
     def forget(self) -> None:
-        """Let the origin's requests so far be no more."""
+        """Let what the origin has seen so far be no more."""
         self.origin.requests.clear()
+        self.origin.broken.clear()
 
     def counters(self) -> dict[str, float]:
         """The worker's metrics of scripts, by their names without prefix and suffix."""

@@ -19,7 +19,7 @@ from edgeproxy.config import load
 from tests.cache.scripted import FRESH
 from tests.scripting.engines import Fast, get
 from tests.scripting.examples.scripts import FOLDER, module
-from tests.support import Origin, chunked, free_port, reply, until
+from tests.support import Origin, Response, chunked, free_port, reply, until
 from tests.support.nginx import nginx_program
 from tests.support.redis_server import redis_program
 
@@ -170,10 +170,13 @@ def test_redis_session(start: Start, origin: Origin, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.mset({"session:1": "alice", "session:2": "bob"})
     proxy = start("redis_session.py", session_redis=redis_url)
-    assert [get(proxy, "/u", *cookie).status for cookie in ((), ("Cookie: session=3",), ("Cookie: session=",))] == [
-        *(401, 401, 401)
-    ]
-    answers = [get(proxy, "/u", f"Cookie: session={number}", "X-User: root") for number in (1, 2, 1, 2)]
+
+    def ask(*fields: str) -> Response:
+        """Again where Redis took longer than the script's 50 ms, as it may beside other work."""
+        return next(one for one in (get(proxy, "/u", *fields) for _ in range(20)) if one.status != 503)
+
+    assert [ask(*cookie).status for cookie in ((), ("Cookie: session=3",), ("Cookie: session=",))] == [401, 401, 401]
+    answers = [ask(f"Cookie: session={number}", "X-User: root") for number in (1, 2, 1, 2)]
     assert [(one.text, one["x-cache"]) for one in answers] == [
         *(("alice", "MISS"), ("bob", "MISS"), ("alice", "HIT"), ("bob", "HIT"))
     ]

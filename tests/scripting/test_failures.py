@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.scripting.builders import DOES, Site, do
+from tests.scripting.builders import DOES, Site, do, waits
 from tests.support import Conversation, chunked, gated, reply, request, until
 
 TIMEOUT_S = 0.3
@@ -87,94 +87,100 @@ def strict(shared_strict: Site) -> Iterator[Site]:
         yield shared_strict
 
 
-class TestAFailedHook:
-    @pytest.mark.parametrize("how", HOW)
-    def test_is_as_if_it_had_not_been_there(self, site: Site, how: str) -> None:
-        path = path_of(how)
-        site.origin.on(path, reply(b"the page", "Cache-Control: max-age=60", "X-Page: 1"))
-        before = site.counters()
-        with contextlib.ExitStack() as stack:
-            clients = {hook: stack.enter_context(site.node.connect()) for hook in HOOKS}
-            for hook, client in clients.items():
-                client.send(request(path, *do(**{hook: HALF + HOW[how]})))
-            answers = {hook: site.saw(client.response()) for hook, client in clients.items()}
-        for hook, answer in answers.items():
-            assert (answer.status, answer.body, answer["x-page"]) == (200, b"the page", "1")
-            assert answer.get("x-half") is None
-            record = site.record(answer)
-            assert (record["outcome"], record["error"], record["script"]["log"]) == ("ok", None, {})
-            assert record["cache"] in {"MISS", "HIT", "COLLAPSED"}
-            failed = site.event("script_failed", trace_id=answer.trace_id)
-            assert (failed["hook"], failed["script"]) == (hook, "script.py")
-        (asked,) = site.origin.requests
-        assert (asked.target, asked["host"], asked.get("x-half"), asked.body) == (path, "edge.test", None, b"")
-        after = site.counters()
-        assert after["errors"] == before["errors"] + len(HOOKS)
-        assert after["timeouts"] == before["timeouts"] + len(HOOKS) * ("long" in how)
-
-    @pytest.mark.parametrize("how", HOW)
-    def test_is_the_requests_end_where_that_is_configured(self, strict: Site, how: str) -> None:
-        path = path_of(how)
-        strict.origin.on(path, reply(b"the page", "Cache-Control: max-age=60"))
-        with contextlib.ExitStack() as stack:
-            clients = {hook: stack.enter_context(strict.node.connect()) for hook in HOOKS}
-            for hook, client in clients.items():
-                client.send(request(path, *do(**{hook: HALF + HOW[how]})))
-            answers = {hook: strict.saw(client.response()) for hook, client in clients.items()}
-        for hook, answer in answers.items():
-            assert (answer.status, answer.problem["code"]) == (500, "script_failed")
-            assert answer.get("x-half") is None
-            record = strict.record(answer)
-            assert (record["outcome"], record["error"]["type"]) == ("refused", "script_failed")
-            assert record["stage"] == "script"
-            strict.event("script_failed", trace_id=answer.trace_id, hook=hook)
-
-    def test_says_what_happened_and_where(self, site: Site) -> None:
-        answer = site.get("/where", *do(response="raise ValueError('on purpose')"))
+@pytest.mark.parametrize("how", HOW)
+def test_a_failed_hook_is_as_if_it_had_not_been_there(site: Site, how: str) -> None:
+    path = path_of(how)
+    site.origin.on(path, reply(b"the page", "Cache-Control: max-age=60", "X-Page: 1"))
+    before = site.counters()
+    with contextlib.ExitStack() as stack:
+        clients = {hook: stack.enter_context(site.node.connect()) for hook in HOOKS}
+        for hook, client in clients.items():
+            client.send(request(path, *do(**{hook: HALF + HOW[how]})))
+        answers = {hook: site.saw(client.response()) for hook, client in clients.items()}
+    for hook, answer in answers.items():
+        assert (answer.status, answer.body, answer["x-page"]) == (200, b"the page", "1")
+        assert answer.get("x-half") is None
+        record = site.record(answer)
+        assert (record["outcome"], record["error"], record["script"]["log"]) == ("ok", None, {})
+        assert record["cache"] in {"MISS", "HIT", "COLLAPSED"}
         failed = site.event("script_failed", trace_id=answer.trace_id)
-        assert failed["error"] == "ValueError: on purpose"
-        assert failed["level"] == "error"
-        assert "in _do" in failed["exception"]
+        assert (failed["hook"], failed["script"]) == (hook, "script.py")
+    (asked,) = site.origin.requests
+    assert (asked.target, asked["host"], asked.get("x-half"), asked.body) == (path, "edge.test", None, b"")
+    after = site.counters()
+    assert after["errors"] == before["errors"] + len(HOOKS)
+    assert after["timeouts"] == before["timeouts"] + len(HOOKS) * ("long" in how)
 
-    def test_does_not_keep_those_of_others_from_being_called(self, site: Site) -> None:
-        answer = site.get(
-            "/all", *do(requestheaders="1/0", request="log['request'] = 1", response="log['response'] = 1")
-        )
-        assert site.logged(answer) == {"request": "1", "response": "1"}
 
-    def test_leaves_an_upload_whole(self, site: Site) -> None:
-        body = b"0123456789" * 10_000
-        for hook in ("requestheaders", "request"):
-            site.get("/upload", *do(**{hook: HALF + "1/0"}), method="POST", body=body)
-        assert [asked.body for asked in site.origin.seen("/upload")] == [body] * 2
+@pytest.mark.parametrize("how", HOW)
+def test_a_failed_hook_is_the_requests_end_where_that_is_configured(strict: Site, how: str) -> None:
+    path = path_of(how)
+    strict.origin.on(path, reply(b"the page", "Cache-Control: max-age=60"))
+    with contextlib.ExitStack() as stack:
+        clients = {hook: stack.enter_context(strict.node.connect()) for hook in HOOKS}
+        for hook, client in clients.items():
+            client.send(request(path, *do(**{hook: HALF + HOW[how]})))
+        answers = {hook: strict.saw(client.response()) for hook, client in clients.items()}
+    for hook, answer in answers.items():
+        assert (answer.status, answer.problem["code"]) == (500, "script_failed")
+        assert answer.get("x-half") is None
+        record = strict.record(answer)
+        assert (record["outcome"], record["error"]["type"]) == ("refused", "script_failed")
+        assert record["stage"] == "script"
+        strict.event("script_failed", trace_id=answer.trace_id, hook=hook)
 
-    def test_leaves_what_came_while_it_was_at_work(self, site: Site) -> None:
-        """The trailers are here before the hook fails that was called for the head."""
-        site.origin.on("/trailers", chunked(b"body", fields=("Trailer: X-Sum",), trailers=("X-Sum: 1",)))
-        answer = site.get("/trailers", "TE: trailers", *do(responseheaders="await asyncio.sleep(0.1)\n1/0"))
-        assert (answer.body, answer.trailers) == (b"body", [(b"X-Sum", b"1")])
 
-    def test_that_has_stopped_the_flow_does_not_stop_it(self, site: Site) -> None:
-        assert site.get("/stopped", *do(request="flow.intercept()\n1/0")).status == 200
+def test_a_failed_hook_says_what_happened_and_where(site: Site) -> None:
+    answer = site.get("/where", *do(response="raise ValueError('on purpose')"))
+    failed = site.event("script_failed", trace_id=answer.trace_id)
+    assert failed["error"] == "ValueError: on purpose"
+    assert failed["level"] == "error"
+    assert "in _do" in failed["exception"]
 
-    def test_that_has_killed_the_flow_does_not_end_it(self, site: Site) -> None:
-        assert site.get("/killed", *do(request="flow.kill()\n1/0")).status == 200
-        assert site.get("/killed", *do(response="flow.kill()\n1/0")).status == 200
 
-    def test_of_a_failed_request_changes_nothing(self, site: Site) -> None:
-        site.origin.on("/gone", lambda talk: talk.reset())
-        for code in (
-            "1/0",
-            "await asyncio.sleep(0)\n1/0",
-            "raise KeyboardInterrupt",
-            "flow.kill()",
-            "flow.response = None",
-        ):
-            assert site.get("/gone", *do(error=code)).status == 502
+def test_a_failed_hook_does_not_keep_those_of_others_from_being_called(site: Site) -> None:
+    answer = site.get("/all", *do(requestheaders="1/0", request="log['request'] = 1", response="log['response'] = 1"))
+    assert site.logged(answer) == {"request": "1", "response": "1"}
 
-    def test_does_not_end_the_worker(self, site: Site, strict: Site) -> None:
-        for one in (site, strict):
-            assert one.node.status().worker_restarts == 0
+
+def test_a_failed_hook_leaves_an_upload_whole(site: Site) -> None:
+    body = b"0123456789" * 10_000
+    for hook in ("requestheaders", "request"):
+        site.get("/upload", *do(**{hook: HALF + "1/0"}), method="POST", body=body)
+    assert [asked.body for asked in site.origin.seen("/upload")] == [body] * 2
+
+
+def test_a_failed_hook_leaves_what_came_while_it_was_at_work(site: Site) -> None:
+    """The trailers are here before the hook fails that was called for the head."""
+    site.origin.on("/trailers", chunked(b"body", fields=("Trailer: X-Sum",), trailers=("X-Sum: 1",)))
+    answer = site.get("/trailers", "TE: trailers", *do(responseheaders="await asyncio.sleep(0.1)\n1/0"))
+    assert (answer.body, answer.trailers) == (b"body", [(b"X-Sum", b"1")])
+
+
+def test_a_failed_hook_that_has_stopped_the_flow_does_not_stop_it(site: Site) -> None:
+    assert site.get("/stopped", *do(request="flow.intercept()\n1/0")).status == 200
+
+
+def test_a_failed_hook_that_has_killed_the_flow_does_not_end_it(site: Site) -> None:
+    assert site.get("/killed", *do(request="flow.kill()\n1/0")).status == 200
+    assert site.get("/killed", *do(response="flow.kill()\n1/0")).status == 200
+
+
+def test_a_failed_hook_of_a_failed_request_changes_nothing(site: Site) -> None:
+    site.origin.on("/gone", lambda talk: talk.reset())
+    for code in (
+        "1/0",
+        "await asyncio.sleep(0)\n1/0",
+        "raise KeyboardInterrupt",
+        "flow.kill()",
+        "flow.response = None",
+    ):
+        assert site.get("/gone", *do(error=code)).status == 502
+
+
+def test_a_failed_hook_does_not_end_the_worker(site: Site, strict: Site) -> None:
+    for one in (site, strict):
+        assert one.node.status().worker_restarts == 0
 
 
 NONSENSE = {
@@ -246,46 +252,47 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-class TestNonsense:
-    def test_is_undone(self, site: Site, hook: str) -> None:
-        site.origin.on("/page", reply(b"the page", "X-Page: 1"))
-        behind = do(response="log['behind'] = 1") if hook != "response" else []
-        answers = {}
-        for code in (code for code, hooks in NONSENSE.items() if hook in (hooks or HOOKS)):
-            with site.node.connect() as client:
-                answers[code] = site.ask(client, "/page", *do(**{hook: code}), *behind)
-                assert site.ask(client, "/page").body == b"the page", code  # and the connection is in step
-        for code, answer in answers.items():
-            assert (answer.status, answer.body, answer.get("x-page")) == (200, b"the page", "1"), code
-            assert [answer.get(name) for name in ("x-half", "x-other", "x", "a")] == [None] * 4, code
-            assert len(site.events("script_failed", trace_id=answer.trace_id)) == bool(NONSENSE[code]), code
-            assert site.logged(answer) == ({"behind": "1"} if behind else {}), code
-        assert {asked.target for asked in site.origin.requests} == {"/page"}
-
-    def test_is_the_requests_end_where_that_is_configured(self, strict: Site, hook: str) -> None:
-        for code in (code for code, hooks in NONSENSE.items() if hook in hooks):
-            with strict.node.connect() as client:
-                answer = strict.ask(client, "/page", *do(**{hook: code}))
-                assert (answer.status, answer.problem["code"]) == (500, "script_failed"), code
-                assert strict.ask(client, "/page").status == 200, code
+def test_nonsense_is_undone(site: Site, hook: str) -> None:
+    site.origin.on("/page", reply(b"the page", "X-Page: 1"))
+    behind = do(response="log['behind'] = 1") if hook != "response" else []
+    answers = {}
+    for code in (code for code, hooks in NONSENSE.items() if hook in (hooks or HOOKS)):
+        with site.node.connect() as client:
+            answers[code] = site.ask(client, "/page", *do(**{hook: code}), *behind)
+            assert site.ask(client, "/page").body == b"the page", code  # and the connection is in step
+    for code, answer in answers.items():
+        assert (answer.status, answer.body, answer.get("x-page")) == (200, b"the page", "1"), code
+        assert [answer.get(name) for name in ("x-half", "x-other", "x", "a")] == [None] * 4, code
+        assert len(site.events("script_failed", trace_id=answer.trace_id)) == bool(NONSENSE[code]), code
+        assert site.logged(answer) == ({"behind": "1"} if behind else {}), code
+    assert {asked.target for asked in site.origin.requests} == {"/page"}
 
 
-class TestAHookThatHoldsTheLoop:
-    @pytest.mark.parametrize(
-        "code", ["time.sleep(0.06)", "await asyncio.sleep(0)\ntime.sleep(0.06)"], ids=["sync", "async"]
-    )
-    def test_is_named(self, site: Site, code: str) -> None:
-        before = site.counters()["blocks"]
-        answer = site.get("/blocks", *do(request=code))
-        assert answer.status == 200
-        blocked = site.event("script_blocked", trace_id=answer.trace_id)
-        assert (blocked["hook"], blocked["script"]) == ("request", "script.py")
-        assert blocked["ms"] > 50
-        assert site.counters()["blocks"] == before + 1
+@pytest.mark.parametrize("hook", HOOKS)
+def test_nonsense_is_the_requests_end_where_that_is_configured(strict: Site, hook: str) -> None:
+    for code in (code for code, hooks in NONSENSE.items() if hook in hooks):
+        with strict.node.connect() as client:
+            answer = strict.ask(client, "/page", *do(**{hook: code}))
+            assert (answer.status, answer.problem["code"]) == (500, "script_failed"), code
+            assert strict.ask(client, "/page").status == 200, code
 
-    def test_is_not_one_that_waits(self, site: Site) -> None:
-        answer = site.get("/waits", *do(request="await asyncio.sleep(0.1)"))
-        assert not site.events("script_blocked", trace_id=answer.trace_id)
+
+@pytest.mark.parametrize(
+    "code", ["time.sleep(0.06)", "await asyncio.sleep(0)\ntime.sleep(0.06)"], ids=["sync", "async"]
+)
+def test_a_hook_that_holds_the_loop_is_named(site: Site, code: str) -> None:
+    before = site.counters()["blocks"]
+    answer = site.get("/blocks", *do(request=code))
+    assert answer.status == 200
+    blocked = site.event("script_blocked", trace_id=answer.trace_id)
+    assert (blocked["hook"], blocked["script"]) == ("request", "script.py")
+    assert blocked["ms"] > 50
+    assert site.counters()["blocks"] == before + 1
+
+
+def test_a_hook_that_holds_the_loop_is_not_one_that_waits(site: Site) -> None:
+    answer = site.get("/waits", *do(request="await asyncio.sleep(0.1)"))
+    assert not site.events("script_blocked", trace_id=answer.trace_id)
 
 
 FUNCTIONS = {
@@ -301,122 +308,125 @@ FUNCTIONS = {
 }
 
 
-class TestAStreamsFunction:
-    @pytest.mark.parametrize("name", FUNCTIONS)
-    def test_that_fails_lets_the_piece_by(self, site: Site, name: str) -> None:
-        site.origin.on("/stream", chunked(b"one", b"two"))
-        function = FUNCTIONS[name]
-        answer = site.get("/stream", *do(responseheaders=f"response.stream = {function}"))
-        assert (answer.status, answer.body) == (200, b"onetwo")
-        site.get("/up", *do(requestheaders=f"request.stream = {function}"), method="POST", body=b"onetwo")
-        (up,) = site.origin.seen("/up")
-        assert up.body == b"onetwo"
-        assert site.events("script_failed", trace_id=answer.trace_id, hook="stream")
-
-    @pytest.mark.parametrize("cacheable", [True, False])
-    @pytest.mark.parametrize("at", ["begin", "end"])
-    def test_that_fails_cuts_the_response_off_where_that_is_configured(
-        self, strict: Site, at: str, *, cacheable: bool
-    ) -> None:
-        path = f"/cut/{at}/{cacheable}"
-        strict.origin.on(path, reply(b"body", f"Cache-Control: {'max-age=60' if cacheable else 'no-store'}"))
-        code = f"response.stream = lambda data: 1 / 0 if bool(data) == {at == 'begin'} else data"
-        with strict.node.connect() as client:
-            client.send(request(path, *do(responseheaders=code)))
-            assert client.head().status == 200
-            assert not client.rest().endswith(b"0\r\n\r\n")
-        strict.unanswered()
-        line = until(lambda: [line for line in strict.node.lines() if line["path"] == path])[0]
-        assert (line["status"], line["error"]["type"], line["stage"]) == (200, "script_failed", "script")
-        assert strict.get(path).body == b"body"
-
-    def test_that_fails_refuses_the_request_where_that_is_configured(self, strict: Site) -> None:
-        answer = strict.get("/up", *do(requestheaders="request.stream = lambda data: 1 / 0"), method="POST", body=b"up")
-        assert answer.problem["code"] == "script_failed"
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_streams_function_that_fails_lets_the_piece_by(site: Site, name: str) -> None:
+    site.origin.on("/stream", chunked(b"one", b"two"))
+    function = FUNCTIONS[name]
+    answer = site.get("/stream", *do(responseheaders=f"response.stream = {function}"))
+    assert (answer.status, answer.body) == (200, b"onetwo")
+    site.get("/up", *do(requestheaders=f"request.stream = {function}"), method="POST", body=b"onetwo")
+    (up,) = site.origin.seen("/up")
+    assert up.body == b"onetwo"
+    assert site.events("script_failed", trace_id=answer.trace_id, hook="stream")
 
 
-class TestWhatHappensMeanwhile:
-    @pytest.mark.parametrize("hook", HOOKS)
-    def test_a_client_that_leaves_ends_the_hook(self, site: Site, hook: str) -> None:
-        code = "try: await asyncio.Event().wait()\nfinally: logging.warning('the hook has ended')"
-        path = f"/left/{hook}"
-        with site.node.connect() as client:
-            client.send(request(path, *do(**{hook: code, "error": "log['error'] = flow.error.msg"})))
-            until(lambda: site.in_flight(path) == ["script"], "the hook to wait")
-            client.reset()
-        site.unanswered()
-        line = until(lambda: [line for line in site.node.lines() if line["path"] == path])[0]
-        assert (line["outcome"], line["stage"], line["status"]) == ("client_abort", "script", None)
-        assert "closed the connection" in line["script"]["log"]["error"]
-        site.event("script_log", message="the hook has ended", trace_id=line["trace_id"])
-        assert not site.events("script_failed", trace_id=line["trace_id"])
+@pytest.mark.parametrize("cacheable", [True, False])
+@pytest.mark.parametrize("at", ["begin", "end"])
+def test_a_streams_function_that_fails_cuts_the_response_off_where_that_is_configured(
+    strict: Site, at: str, *, cacheable: bool
+) -> None:
+    path = f"/cut/{at}/{cacheable}"
+    strict.origin.on(path, reply(b"body", f"Cache-Control: {'max-age=60' if cacheable else 'no-store'}"))
+    code = f"response.stream = lambda data: 1 / 0 if bool(data) == {at == 'begin'} else data"
+    with strict.node.connect() as client:
+        client.send(request(path, *do(responseheaders=code)))
+        assert client.head().status == 200
+        assert not client.rest().endswith(b"0\r\n\r\n")
+    strict.unanswered()
+    line = until(lambda: [line for line in strict.node.lines() if line["path"] == path])[0]
+    assert (line["status"], line["error"]["type"], line["stage"]) == (200, "script_failed", "script")
+    assert strict.get(path).body == b"body"
 
-    @pytest.mark.parametrize("stale", [False, True], ids=["nothing stored", "a stale response"])
-    @pytest.mark.parametrize("hook", ["responseheaders", "response"])
-    def test_an_origin_that_dies_is_told_to_nobody_who_has_his_answer(
-        self, site: Site, hook: str, *, stale: bool
-    ) -> None:
-        gate = threading.Event()
-        path = f"/dies/{hook}/{stale}"
 
-        def dies(talk: Conversation) -> None:
-            talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nCache-Control: no-store\r\n\r\nhalf")
-            talk.wait(gate)
-            talk.reset()
+def test_a_streams_function_that_fails_refuses_the_request_where_that_is_configured(strict: Site) -> None:
+    answer = strict.get("/up", *do(requestheaders="request.stream = lambda data: 1 / 0"), method="POST", body=b"up")
+    assert answer.problem["code"] == "script_failed"
 
-        if stale:
-            site.origin.on(path, reply(b"stale", "Cache-Control: max-age=0, stale-if-error=60", 'ETag: "1"'))
-            site.get(path)
-        site.origin.on(path, dies)
-        # With a response of whose end the hook is told it would be at work for long; the stale one is whole.
-        code = f"""
-            logging.warning('at work for {path}')
-            if response.headers.get('content-length') == '10': await asyncio.sleep(60)
-            log['ended'] = log.get('ended', 0) + 1
-        """
-        with site.node.connect() as client:
-            client.send(request(path, *do(**{hook: code})))
-            site.origin.wait_for(path, 1 + stale)
-            if hook == "responseheaders":
-                site.event("script_log", message=f"at work for {path}")
-            gate.set()
-            answer = site.saw(client.response())
-            assert (answer.status, answer.body if stale else b"") == ((200, b"stale") if stale else (502, b""))
-            assert site.ask(client, "/behind").status == 200
-        assert site.logged(answer) == ({"ended": "1"} if stale else {})
 
-    def test_requests_behind_a_hook_that_waits_wait_their_turn(self, site: Site) -> None:
-        with site.node.connect() as client:
-            client.send(
-                request("/first", *do(request="await asyncio.sleep(0.05)"))
-                + request("/second")
-                + request("/third", *do(response="await asyncio.sleep(0.05)"))
-                + request("/fourth")
-            )
-            answers = [site.saw(client.response()) for _ in range(4)]
-        assert [answer.body.split()[1].decode() for answer in answers] == ["/first", "/second", "/third", "/fourth"]
+@pytest.mark.parametrize("hook", HOOKS)
+def test_what_happens_meanwhile_a_client_that_leaves_ends_the_hook(site: Site, hook: str) -> None:
+    path = f"/left/{hook}"
+    code = waits(path, "try: await asyncio.Event().wait()\nfinally: logging.warning('the hook has ended')")
+    with site.node.connect() as client:
+        client.send(request(path, *do(**{hook: code, "error": "log['error'] = flow.error.msg"})))
+        site.wait_for_hook(path)
+        client.reset()
+    site.unanswered()
+    line = until(lambda: [line for line in site.node.lines() if line["path"] == path])[0]
+    assert (line["outcome"], line["stage"], line["status"]) == ("client_abort", "script", None)
+    assert "closed the connection" in line["script"]["log"]["error"]
+    site.event("script_log", message="the hook has ended", trace_id=line["trace_id"])
+    assert not site.events("script_failed", trace_id=line["trace_id"])
 
-    def test_collapsed_requests_have_their_own_hooks(self, site: Site) -> None:
-        gate = threading.Event()
-        site.origin.on("/shared", gated(gate, reply(b"shared", "Cache-Control: max-age=60")))
-        codes = [
-            {"response": "response.text = 'first'"},
-            {"response": "await asyncio.sleep(0)\nresponse.text = 'second'"},
-            {"response": "1/0"},
-            {"responseheaders": "flow.response = http.Response.make(203, 'fourth')"},
-            {},
-        ]
-        clients = [site.node.connect() for _ in codes]
-        for client, code in zip(clients, codes, strict=True):
-            client.send(request("/shared", *do(**code)))
-        until(lambda: len(site.in_flight("/shared")) == len(codes), "all to wait")
+
+@pytest.mark.parametrize("stale", [False, True], ids=["nothing stored", "a stale response"])
+@pytest.mark.parametrize("hook", ["responseheaders", "response"])
+def test_what_happens_meanwhile_an_origin_that_dies_is_told_to_nobody_who_has_his_answer(
+    site: Site, hook: str, *, stale: bool
+) -> None:
+    gate = threading.Event()
+    path = f"/dies/{hook}/{stale}"
+
+    def dies(talk: Conversation) -> None:
+        talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nCache-Control: no-store\r\n\r\nhalf")
+        talk.wait(gate)
+        talk.reset()
+
+    if stale:
+        site.origin.on(path, reply(b"stale", "Cache-Control: max-age=0, stale-if-error=60", 'ETag: "1"'))
+        site.get(path)
+    site.origin.on(path, dies)
+    # With a response of whose end the hook is told it would be at work for long; the stale one is whole.
+    code = f"""
+        logging.warning('at work for {path}')
+        if response.headers.get('content-length') == '10': await asyncio.sleep(60)
+        log['ended'] = log.get('ended', 0) + 1
+    """
+    with site.node.connect() as client:
+        client.send(request(path, *do(**{hook: code})))
+        site.origin.wait_for(path, 1 + stale)
+        if hook == "responseheaders":
+            site.event("script_log", message=f"at work for {path}")
         gate.set()
-        answers = [site.saw(client.response()) for client in clients]
-        assert sorted(answer.body for answer in answers) == [b"first", b"fourth", b"second", b"shared", b"shared"]
-        assert len(site.origin.requests) == 1
-        assert sorted(site.record(answer)["cache"] for answer in answers) == ["COLLAPSED"] * 4 + ["MISS"]
-        for client in clients:
-            client.close()
+        answer = site.saw(client.response())
+        assert (answer.status, answer.body if stale else b"") == ((200, b"stale") if stale else (502, b""))
+        assert site.ask(client, "/behind").status == 200
+    assert site.logged(answer) == ({"ended": "1"} if stale else {})
+
+
+def test_what_happens_meanwhile_requests_behind_a_hook_that_waits_wait_their_turn(site: Site) -> None:
+    with site.node.connect() as client:
+        client.send(
+            request("/first", *do(request="await asyncio.sleep(0.05)"))
+            + request("/second")
+            + request("/third", *do(response="await asyncio.sleep(0.05)"))
+            + request("/fourth")
+        )
+        answers = [site.saw(client.response()) for _ in range(4)]
+    assert [answer.body.split()[1].decode() for answer in answers] == ["/first", "/second", "/third", "/fourth"]
+
+
+def test_what_happens_meanwhile_collapsed_requests_have_their_own_hooks(site: Site) -> None:
+    gate = threading.Event()
+    site.origin.on("/shared", gated(gate, reply(b"shared", "Cache-Control: max-age=60")))
+    codes = [
+        {"response": "response.text = 'first'"},
+        {"response": "await asyncio.sleep(0)\nresponse.text = 'second'"},
+        {"response": "1/0"},
+        {"responseheaders": "flow.response = http.Response.make(203, 'fourth')"},
+        {},
+    ]
+    clients = [site.node.connect() for _ in codes]
+    for client, code in zip(clients, codes, strict=True):
+        client.send(request("/shared", *do(**code)))
+    until(lambda: len(site.in_flight("/shared")) == len(codes), "all to wait")
+    gate.set()
+    answers = [site.saw(client.response()) for client in clients]
+    assert sorted(answer.body for answer in answers) == [b"first", b"fourth", b"second", b"shared", b"shared"]
+    assert len(site.origin.requests) == 1
+    assert sorted(site.record(answer)["cache"] for answer in answers) == ["COLLAPSED"] * 4 + ["MISS"]
+    for client in clients:
+        client.close()
 
 
 @pytest.mark.parametrize(

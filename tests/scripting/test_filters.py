@@ -1,7 +1,8 @@
 """Filter expressions asked of a request before there is a flow: each answer must be the one that mitmproxy's own filter
-gives once there is one, whatever the response.
+gives once there is one, whatever the response. And where they may stand, on a node.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,8 @@ from edgeproxy.proxy.fields import render
 from edgeproxy.scripting.filters import Selector, hosts_of, url_of
 from edgeproxy.scripting.messages import client_of, flow_of
 from tests.proxy.builders import an_exchange
+from tests.scripting.builders import Site
+from tests.support import reply
 
 OF_THE_REQUEST = (
     *("~all", "~http", "~tcp", "~udp", "~dns", "~websocket", "~replay", "~replayq", "~replays"),
@@ -203,3 +206,62 @@ _SHARED = an_exchange()
 def test_what_mitmproxy_can_not_parse_is_an_error(expression: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Selector(expression)
+
+
+# --- on a node: where expressions may stand, and which of them counts
+
+PLAIN = """
+def request(flow): flow.metadata["edge"]["log"]["plain"] = "request"
+def response(flow): flow.metadata["edge"]["log"]["plain"] = "response"
+"""
+OWN = """
+edge_filter = "~u /own"
+
+class Other:
+    edge_filter = "~u /other"
+    def request(self, flow): flow.metadata["edge"]["log"]["other"] = "request"
+
+class Without:
+    def request(self, flow): flow.metadata["edge"]["log"]["without"] = "request"
+
+addons = [Other(), Without()]
+
+def request(flow): flow.metadata["edge"]["log"]["module"] = "request"
+"""
+CONFIGURED = """
+edge_filter = "~u /never"
+
+class Late:
+    edge_filter = "~u /never"
+    def request(self, flow): flow.metadata["edge"]["log"]["late"] = "request"
+    def response(self, flow): flow.metadata["edge"]["log"]["late"] = "response"
+
+addons = [Late()]
+"""
+
+
+@pytest.fixture(scope="module")
+def filtered() -> Iterator[Site]:
+    with Site(PLAIN, OWN, CONFIGURED, addons={"filter": "~u /default"}, filters={2: "~c 404"}) as site:
+        site.origin.default = reply(b"no", status="404 Not Found")
+        site.origin.on("/found", reply())
+        yield site
+
+
+@pytest.mark.parametrize(
+    ("path", "names", "logged"),
+    [
+        ("/found", [], {}),
+        ("/missing", ["script2.py"], {"late": "response"}),
+        ("/default", ["script.py", "script2.py"], {"plain": "response", "late": "response"}),
+        ("/own", ["script1.py", "script2.py"], {"module": "request", "without": "request", "late": "response"}),
+        ("/other", ["script1.py", "script2.py"], {"other": "request", "late": "response"}),
+        ("/never", ["script2.py"], {"late": "response"}),
+    ],
+)
+def test_the_configuration_wins_over_a_script_and_that_over_the_default(
+    filtered: Site, path: str, names: list[str], logged: dict[str, str]
+) -> None:
+    with filtered.watched():
+        script = filtered.script(filtered.get(path))
+    assert (script["names"], script["log"]) == (names, logged)

@@ -1,5 +1,6 @@
 """Hooks on a real node: which are called, in which order, with what, and what they may decide at once."""
 
+import itertools
 import threading
 
 import pytest
@@ -146,191 +147,197 @@ SCRIPT = '''
 '''
 
 
-class TestTheirOrder:
-    def test_is_that_of_the_request_and_its_response(self, site: Site) -> None:
-        site.origin.on("/order", reply(b"12345"))
-        order = site.logged(site.get("/order", method="POST", body=b"abc"))["order"]
-        assert order == "requestheaders:None:None request:3 responseheaders:None response:5"
-
-    def test_is_that_of_the_addons_whether_they_wait_or_not(self, site: Site) -> None:
-        order = site.logged(site.get("/order/async"))["order"].split()
-        assert [word.partition(":")[0] for word in order] == [
-            *("requestheaders", "async", "request", "async", "responseheaders", "async", "response", "async")
-        ]
-
-    def test_goes_from_the_outer_addon_to_those_within(self, site: Site) -> None:
-        assert site.logged(site.get("/nested"))["order"] == "outer inner middle innermost"
-
-    def test_ends_where_a_hook_halts_it(self, site: Site) -> None:
-        assert site.logged(site.get("/halt"))["order"] == "first"
-
-    def test_has_the_modules_own_hooks_before_those_of_its_addons(self, site: Site) -> None:
-        assert site.logged(site.get("/module/order"))["order"].split(":")[0] == "requestheaders"
-        assert site.logged(site.get("/module"))["order"] == "module"
-
-    def test_begins_anew_with_each_request_of_a_connection(self, site: Site) -> None:
-        with site.node.connect() as client:
-            orders = [site.logged(site.ask(client, "/nested"))["order"] for _ in range(3)]
-        assert set(orders) == {"outer inner middle innermost"}
-
-    def test_is_the_same_where_requests_are_pipelined(self, site: Site) -> None:
-        paths = ["/order", "/plain", "/order/async", "/answer?in=request", "/plain", "/nested", "/answer?in=response"]
-        with site.node.connect() as client:
-            client.send(b"".join(request(path) for path in paths))
-            answers = [site.saw(client.response()) for _ in paths]
-        assert [answer.status for answer in answers] == [200, 200, 200, 203, 200, 200, 203]
-        assert site.record(answers[1])["script"] is None
+def test_their_order_is_that_of_the_request_and_its_response(site: Site) -> None:
+    site.origin.on("/order", reply(b"12345"))
+    order = site.logged(site.get("/order", method="POST", body=b"abc"))["order"]
+    assert order == "requestheaders:None:None request:3 responseheaders:None response:5"
 
 
-class TestAnAnswerOfTheirOwn:
-    @pytest.mark.parametrize("hook", ["requestheaders", "request"])
-    def test_goes_out_without_the_origin(self, site: Site, hook: str) -> None:
-        answer = site.get(f"/answer?in={hook}")
-        assert (answer.status, answer.body, answer["x-from"]) == (203, b"mine", hook)
-        assert not site.origin.requests
-        record = site.record(answer)
-        assert (record["cache"], record["origin"], record["outcome"], record["stage"]) == (None, None, "ok", "done")
-
-    def test_is_seen_by_all_hooks_that_come(self, site: Site) -> None:
-        order = "requestheaders request responseheaders response"
-        for hook in ("requestheaders", "request"):
-            assert site.logged(site.get(f"/answer?in={hook}"))["order"] == order
-
-    @pytest.mark.parametrize("hook", ["responseheaders", "response"])
-    def test_takes_the_place_of_the_origins(self, site: Site, hook: str) -> None:
-        site.origin.on("/answer", reply(b"the origin's", "Cache-Control: max-age=60", "X-Origin: 1"))
-        answers = [site.get(f"/answer?in={hook}") for _ in range(2)]
-        assert [(answer.status, answer.body, answer["x-from"]) for answer in answers] == [(203, b"mine", hook)] * 2
-        assert [answer.get("x-origin") for answer in answers] == [None, None]
-        assert [site.record(answer)["cache"] for answer in answers] == ["MISS", "HIT"]  # what is stored is the origin's
-        assert len(site.origin.requests) == 1
-
-    @pytest.mark.parametrize("hook", ["requestheaders", "request", "responseheaders", "response"])
-    def test_has_no_body_for_head(self, site: Site, hook: str) -> None:
-        with site.node.connect() as client:
-            answer = site.ask(client, f"/answer?in={hook}", method="HEAD")
-            assert (answer.status, answer["content-length"], answer.body) == (203, "4", b"")
-            assert site.ask(client, "/plain").status == 200  # and the connection is in step
-
-    @pytest.mark.parametrize("status", [204, 304])
-    def test_has_no_body_where_its_status_has_none(self, site: Site, status: int) -> None:
-        with site.node.connect() as client:
-            answer = site.ask(client, f"/answer?in=request&status={status}")
-            assert (answer.status, answer.get("content-length"), answer.get("transfer-encoding")) == (
-                status,
-                None,
-                None,
-            )
-            assert site.ask(client, "/plain").status == 200
-
-    def test_names_its_trace(self, site: Site) -> None:
-        answer = site.get("/answer?in=request")
-        assert answer["traceresponse"].split("-")[1] == answer.trace_id
-        assert answer["date"]
-
-    def test_goes_out_while_the_requests_body_is_still_on_its_way(self, site: Site) -> None:
-        with site.node.connect() as client:
-            client.send(b"POST /answer?in=requestheaders HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhalf")
-            answer = site.saw(client.response())
-            assert (answer.status, answer["connection"]) == (203, "close")
-            assert client.is_ended()
-        assert not site.origin.requests
-
-    def test_is_given_before_the_client_is_told_to_go_on(self, site: Site) -> None:
-        with site.node.connect() as client:
-            client.send(
-                b"POST /answer?in=requestheaders HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n"
-                b"Expect: 100-continue\r\n\r\n"
-            )
-            answer = site.saw(client.response())
-        assert (answer.status, answer.interim) == (203, [])
-
-    def test_keeps_the_connection_where_the_body_was_here_already(self, site: Site) -> None:
-        with site.node.connect() as client:
-            first = site.ask(client, "/answer?in=request", method="POST", body=b"whole")
-            assert first.get("connection") is None
-            assert site.ask(client, "/plain").status == 200
-
-    def test_is_framed_for_old_clients(self, site: Site) -> None:
-        with site.node.connect() as client:
-            client.send(b"GET /answer?in=request HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-            answer = site.saw(client.response())
-            assert (answer["content-length"], answer["connection"]) == ("4", "keep-alive")
-            client.send(b"GET /answer?in=request HTTP/1.0\r\n\r\n")
-            assert site.saw(client.response())["connection"] == "close"
-            assert client.is_ended()
-
-    def test_in_place_of_one_whose_end_has_not_come_is_the_only_one(self, site: Site) -> None:
-        """The origin breaks off behind the head that a hook has replaced: nothing more is sent for this request."""
-        gate = threading.Event()
-
-        def breaks_off(talk: Conversation) -> None:
-            talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-            talk.wait(gate)
-            talk.reset()
-
-        site.origin.on("/answer/broken", breaks_off)
-        site.origin.on("/slow", gated(gate, reply(b"slow")))
-        with site.node.connect() as client:
-            assert site.ask(client, "/answer/broken?in=responseheaders").body == b"mine"
-            client.send(request("/slow"))
-            site.origin.wait_for("/slow")
-            gate.set()
-            assert site.saw(client.response()).body == b"slow"
-            assert site.ask(client, "/plain").status == 200
+def test_their_order_is_that_of_the_addons_whether_they_wait_or_not(site: Site) -> None:
+    order = site.logged(site.get("/order/async"))["order"].split()
+    assert [word.partition(":")[0] for word in order] == [
+        *("requestheaders", "async", "request", "async", "responseheaders", "async", "response", "async")
+    ]
 
 
-class TestAKilledFlow:
-    @pytest.mark.parametrize("how", ["", "&async=1"], ids=["at once", "later"])
-    @pytest.mark.parametrize("hook", ["requestheaders", "request", "responseheaders", "response"])
-    @pytest.mark.parametrize("kind", ["miss", "hit", "chunked", "upload"])
-    def test_gets_no_answer_and_one_line(self, site: Site, hook: str, how: str, kind: str) -> None:
-        path = f"/kill/{kind}"
+def test_their_order_goes_from_the_outer_addon_to_those_within(site: Site) -> None:
+    assert site.logged(site.get("/nested"))["order"] == "outer inner middle innermost"
+
+
+def test_their_order_ends_where_a_hook_halts_it(site: Site) -> None:
+    assert site.logged(site.get("/halt"))["order"] == "first"
+
+
+def test_their_order_has_the_modules_own_hooks_before_those_of_its_addons(site: Site) -> None:
+    assert site.logged(site.get("/module/order"))["order"].split(":")[0] == "requestheaders"
+    assert site.logged(site.get("/module"))["order"] == "module"
+
+
+def test_their_order_begins_anew_with_each_request_of_a_connection(site: Site) -> None:
+    with site.node.connect() as client:
+        orders = [site.logged(site.ask(client, "/nested"))["order"] for _ in range(3)]
+    assert set(orders) == {"outer inner middle innermost"}
+
+
+def test_their_order_is_the_same_where_requests_are_pipelined(site: Site) -> None:
+    paths = ["/order", "/plain", "/order/async", "/answer?in=request", "/plain", "/nested", "/answer?in=response"]
+    with site.node.connect() as client:
+        client.send(b"".join(request(path) for path in paths))
+        answers = [site.saw(client.response()) for _ in paths]
+    assert [answer.status for answer in answers] == [200, 200, 200, 203, 200, 200, 203]
+    assert site.record(answers[1])["script"] is None
+
+
+@pytest.mark.parametrize("hook", ["requestheaders", "request"])
+def test_an_answer_of_their_own_goes_out_without_the_origin(site: Site, hook: str) -> None:
+    answer = site.get(f"/answer?in={hook}")
+    assert (answer.status, answer.body, answer["x-from"]) == (203, b"mine", hook)
+    assert not site.origin.requests
+    record = site.record(answer)
+    assert (record["cache"], record["origin"], record["outcome"], record["stage"]) == (None, None, "ok", "done")
+
+
+def test_an_answer_of_their_own_is_seen_by_all_hooks_that_come(site: Site) -> None:
+    order = "requestheaders request responseheaders response"
+    for hook in ("requestheaders", "request"):
+        assert site.logged(site.get(f"/answer?in={hook}"))["order"] == order
+
+
+@pytest.mark.parametrize("hook", ["responseheaders", "response"])
+def test_an_answer_of_their_own_takes_the_place_of_the_origins(site: Site, hook: str) -> None:
+    site.origin.on("/answer", reply(b"the origin's", "Cache-Control: max-age=60", "X-Origin: 1"))
+    answers = [site.get(f"/answer?in={hook}") for _ in range(2)]
+    assert [(answer.status, answer.body, answer["x-from"]) for answer in answers] == [(203, b"mine", hook)] * 2
+    assert [answer.get("x-origin") for answer in answers] == [None, None]
+    assert [site.record(answer)["cache"] for answer in answers] == ["MISS", "HIT"]  # what is stored is the origin's
+    assert len(site.origin.requests) == 1
+
+
+@pytest.mark.parametrize("hook", ["requestheaders", "request", "responseheaders", "response"])
+def test_an_answer_of_their_own_has_no_body_for_head(site: Site, hook: str) -> None:
+    with site.node.connect() as client:
+        answer = site.ask(client, f"/answer?in={hook}", method="HEAD")
+        assert (answer.status, answer["content-length"], answer.body) == (203, "4", b"")
+        assert site.ask(client, "/plain").status == 200  # and the connection is in step
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_of_their_own_has_no_body_where_its_status_has_none(site: Site, status: int) -> None:
+    with site.node.connect() as client:
+        answer = site.ask(client, f"/answer?in=request&status={status}")
+        assert (answer.status, answer.get("content-length"), answer.get("transfer-encoding")) == (
+            status,
+            None,
+            None,
+        )
+        assert site.ask(client, "/plain").status == 200
+
+
+def test_an_answer_of_their_own_names_its_trace(site: Site) -> None:
+    answer = site.get("/answer?in=request")
+    assert answer["traceresponse"].split("-")[1] == answer.trace_id
+    assert answer["date"]
+
+
+def test_an_answer_of_their_own_goes_out_while_the_requests_body_is_still_on_its_way(site: Site) -> None:
+    with site.node.connect() as client:
+        client.send(b"POST /answer?in=requestheaders HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhalf")
+        answer = site.saw(client.response())
+        assert (answer.status, answer["connection"]) == (203, "close")
+        assert client.is_ended()
+    assert not site.origin.requests
+
+
+def test_an_answer_of_their_own_is_given_before_the_client_is_told_to_go_on(site: Site) -> None:
+    with site.node.connect() as client:
+        client.send(
+            b"POST /answer?in=requestheaders HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+        )
+        answer = site.saw(client.response())
+    assert (answer.status, answer.interim) == (203, [])
+
+
+def test_an_answer_of_their_own_keeps_the_connection_where_the_body_was_here_already(site: Site) -> None:
+    with site.node.connect() as client:
+        first = site.ask(client, "/answer?in=request", method="POST", body=b"whole")
+        assert first.get("connection") is None
+        assert site.ask(client, "/plain").status == 200
+
+
+def test_an_answer_of_their_own_is_framed_for_old_clients(site: Site) -> None:
+    with site.node.connect() as client:
+        client.send(b"GET /answer?in=request HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        answer = site.saw(client.response())
+        assert (answer["content-length"], answer["connection"]) == ("4", "keep-alive")
+        client.send(b"GET /answer?in=request HTTP/1.0\r\n\r\n")
+        assert site.saw(client.response())["connection"] == "close"
+        assert client.is_ended()
+
+
+def test_an_answer_of_their_own_in_place_of_one_whose_end_has_not_come_is_the_only_one(site: Site) -> None:
+    """The origin breaks off behind the head that a hook has replaced: nothing more is sent for this request."""
+    gate = threading.Event()
+
+    def breaks_off(talk: Conversation) -> None:
+        talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        talk.wait(gate)
+        talk.reset()
+
+    site.origin.on("/answer/broken", breaks_off)
+    site.origin.on("/slow", gated(gate, reply(b"slow")))
+    with site.node.connect() as client:
+        assert site.ask(client, "/answer/broken?in=responseheaders").body == b"mine"
+        client.send(request("/slow"))
+        site.origin.wait_for("/slow")
+        gate.set()
+        assert site.saw(client.response()).body == b"slow"
+        assert site.ask(client, "/plain").status == 200
+
+
+@pytest.mark.parametrize("hook", ["requestheaders", "request", "responseheaders", "response"])
+def test_a_killed_flow_gets_no_answer_and_one_line(site: Site, hook: str) -> None:
+    for kind, how in itertools.product(("miss", "hit", "chunked", "upload"), ("", "&async=1")):
+        path = f"/kill/{hook}/{kind}{how[1:2]}"
         site.origin.on(path, chunked(b"no", b"thing", fields=["Cache-Control: max-age=60"]))
         if kind == "hit":
             site.get(path)
         with site.node.connect() as client:
-            client.send(
-                request(
-                    f"{path}?in={hook}{how}",
-                    method="POST" if kind == "upload" else "GET",
-                    body=b"x" * (kind == "upload"),
-                )
-            )
-            assert client.rest() == b""
+            upload = {"method": "POST", "body": b"x"} if kind == "upload" else {}
+            client.send(request(f"{path}?in={hook}{how}", **upload))
+            assert client.rest() == b"", (kind, how)
         site.unanswered()
-        line = until(
-            lambda: [line for line in site.node.lines() if line["query"] == f"in={hook}{how}" and line["path"] == path]
-        )[-1]
-        assert (line["status"], line["bytes_out"], line["outcome"], line["stage"]) == (None, 0, "refused", "script")
-        assert line["error"]["type"] == "script_killed"
+        found = until(lambda path=path: [line for line in site.node.lines() if line["path"] == path and line["query"]])
+        said = [(line["status"], line["bytes_out"], line["outcome"], line["stage"]) for line in found]
+        assert said == [(None, 0, "refused", "script")], (kind, how)
+        assert found[0]["error"]["type"] == "script_killed"
         if not how:
-            assert line["script"]["log"]["order"].split()[-2:] == [hook, "error"]
-
-    def test_takes_those_along_that_wait_behind_it(self, site: Site) -> None:
-        with site.node.connect() as client:
-            client.send(request("/kill?in=request&async=1") + request("/plain") + request("/nested"))
-            assert client.rest() == b""
-        site.unanswered(3)
+            assert found[0]["script"]["log"]["order"].split()[-2:] == [hook, "error"]
 
 
-class TestAStoppedFlow:
-    def test_goes_on_when_it_is_told_to(self, site: Site) -> None:
-        with site.node.connect() as client:
-            client.send(request("/stop"))
-            until(lambda: site.in_flight("/stop") == ["script"], "it to stop")
-            assert not site.origin.requests
-            site.get("/stop/go")
-            assert site.saw(client.response()).status == 200
+def test_a_killed_flow_takes_those_along_that_wait_behind_it(site: Site) -> None:
+    with site.node.connect() as client:
+        client.send(request("/kill?in=request&async=1") + request("/plain") + request("/nested"))
+        assert client.rest() == b""
+    site.unanswered(3)
 
-    def test_ends_when_its_client_leaves(self, site: Site) -> None:
-        with site.node.connect() as client:
-            client.send(request("/stop"))
-            until(lambda: site.in_flight("/stop") == ["script"], "it to stop")
-            client.reset()
-        site.unanswered()
-        until(lambda: not site.in_flight("/stop"), "it to end")
+
+def test_a_stopped_flow_goes_on_when_it_is_told_to(site: Site) -> None:
+    with site.node.connect() as client:
+        client.send(request("/stop"))
+        until(lambda: site.in_flight("/stop") == ["script"], "it to stop")
         assert not site.origin.requests
+        site.get("/stop/go")
+        assert site.saw(client.response()).status == 200
+
+
+def test_a_stopped_flow_ends_when_its_client_leaves(site: Site) -> None:
+    with site.node.connect() as client:
+        client.send(request("/stop"))
+        until(lambda: site.in_flight("/stop") == ["script"], "it to stop")
+        client.reset()
+    site.unanswered()
+    until(lambda: not site.in_flight("/stop"), "it to end")
+    assert not site.origin.requests
 
 
 def test_a_flow_carries_what_scripts_note_on_it(site: Site) -> None:
