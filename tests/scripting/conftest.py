@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.scripting.builders import Site
+from tests.scripting.changing import SharedNodes
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +20,10 @@ def site(shared_site: Site) -> Iterator[Site]:
     """The module's node; when the test is over, its log must tell what the clients saw."""
     with shared_site.watched():
         yield shared_site
+
+
+@pytest.fixture(scope="module")
+def shared_nodes() -> Iterator[SharedNodes]:
+    """Nodes for the tests of a module that bring their own scripts."""
+    with SharedNodes() as nodes:
+        yield nodes

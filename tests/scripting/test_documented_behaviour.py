@@ -1,20 +1,18 @@
 """What docs/addons.md says of scripts on the edge, sentence by sentence, on a node."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cache.scripted import FRESH, counting
-from tests.scripting.engines import Fast, get
-from tests.support import Cut, Node, Origin, Record, chunked, gated, reply, request, until
+from tests.scripting.changing import Changing, SharedNodes
+from tests.scripting.engines import get
+from tests.support import Cut, Origin, chunked, gated, reply, request, until
 
-type Start = Callable[..., Fast]
+type Start = Callable[..., Changing]
 MARKS = """
 def requestheaders(flow):
     flow.request.headers["X-Mark"] = "{0}"
@@ -24,30 +22,22 @@ def responseheaders(flow):
 
 
 @pytest.fixture
-def start(origin: Origin, tmp_path: Path) -> Iterator[Start]:
-    """Start a node with scripts, each given as its text: `start("def request(flow): …", addons={"timeout": 1.0})`."""
+def origin(shared_nodes: SharedNodes) -> Origin:
+    return shared_nodes.origin()
+
+
+@pytest.fixture
+def start(shared_nodes: SharedNodes, origin: Origin) -> Iterator[Start]:
+    """A shared node that runs scripts, each given as its text: `start("def request(flow): …")`."""
     with ExitStack() as stack:
-
-        def begin(*texts: str, options: dict[str, Any] | None = None, **tables: Any) -> Fast:
-            scripts = [tmp_path / f"script_{number}.py" for number in range(len(texts))]
-            for script, text in zip(scripts, texts, strict=True):
-                script.write_text(text, encoding="utf-8")
-            return stack.enter_context(Fast(origin.url, *scripts, options=options, **tables))
-
-        yield begin
+        yield lambda *texts, **tables: stack.enter_context(shared_nodes.running(*texts, **tables))
 
 
-def write(tmp_path: Path, text: str, number: int = 0) -> None:
-    """Change a script in one step, as editors and install do."""
-    new = tmp_path / "new"
-    new.write_text(text, encoding="utf-8")
-    new.replace(tmp_path / f"script_{number}.py")
-
-
-def events(node: Node, name: str) -> list[Record]:
-    """The node's own events of that name."""
-    lines = [json.loads(line) for line in node.stderr.splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] == name]
+@pytest.fixture
+def start_anew(shared_nodes: SharedNodes, origin: Origin) -> Iterator[Start]:
+    """The same with a node that is the test's alone, and starts with these scripts."""
+    with ExitStack() as stack:
+        yield lambda *texts, **tables: stack.enter_context(shared_nodes.fresh(*texts, **tables))
 
 
 # --- where scripts stand
@@ -76,8 +66,8 @@ def test_a_fetch_of_the_edges_own_is_no_flow(start: Start, origin: Origin) -> No
     answers = [get(proxy, "/b")["x-cache"] for _ in range(2)]
     assert answers == ["MISS", "STALE"]
     assert [seen.values("x-seen") for seen in origin.wait_for("/b", 2)] == [["yes"], ["yes"]]
-    until(lambda: len(proxy.node.lines()) >= 3, "the fetch's own line")
-    assert [(line["client"], line["script"] is None) for line in proxy.node.lines()].count((None, True)) == 1
+    until(lambda: len(proxy.lines()) >= 3, "the fetch's own line")
+    assert [(line["client"], line["script"] is None) for line in proxy.lines()].count((None, True)) == 1
 
 
 def test_each_that_waits_for_one_fetch_has_its_own_hooks(start: Start, origin: Origin) -> None:
@@ -122,34 +112,36 @@ def test_an_answer_of_a_scripts_own_has_the_edges_ids(start: Start) -> None:
 # --- lives
 
 
-def test_every_worker_loads_every_script(start: Start) -> None:
-    proxy = start("print('loaded here')\n", workers=2)
+def test_every_worker_loads_every_script(start_anew: Start) -> None:
+    proxy = start_anew("print('loaded here')\n", workers=2)
     until(lambda: proxy.said.count("loaded here") == 2, "both workers")
 
 
-def test_an_asynchronous_done_is_waited_for(start: Start) -> None:
-    proxy = start("import asyncio\nasync def done():\n    await asyncio.sleep(0.2)\n    print('done to the end')\n")
+def test_an_asynchronous_done_is_waited_for(start_anew: Start) -> None:
+    proxy = start_anew(
+        "import asyncio\nasync def done():\n    await asyncio.sleep(0.2)\n    print('done to the end')\n"
+    )
     get(proxy, "/")
     proxy.stop()
     assert "done to the end" in proxy.said
 
 
-def test_a_changed_script_is_used_and_its_former_self_done(start: Start, tmp_path: Path) -> None:
+def test_a_changed_script_is_used_and_its_former_self_done(start: Start) -> None:
     proxy = start(MARKS.format("one") + "def done():\n    print('one is done')\n")
     assert get(proxy, "/")["x-mark"] == "one"
-    write(tmp_path, MARKS.format("two"))
+    proxy.change(MARKS.format("two"))
     until(lambda: get(proxy, "/")["x-mark"] == "two", "the new version")
     until(lambda: "one is done" in proxy.said, "the old one's done")
 
 
-def test_a_request_ends_with_the_version_that_it_began_with(start: Start, origin: Origin, tmp_path: Path) -> None:
+def test_a_request_ends_with_the_version_that_it_began_with(start: Start, origin: Origin) -> None:
     gate = threading.Event()
     origin.on("/slow", gated(gate, reply()))
     proxy = start(MARKS.format("one") + "def done():\n    print('one is done')\n")
     with proxy.connect() as client:
         client.send(request("/slow"))
         origin.wait_for("/slow")
-        write(tmp_path, MARKS.format("two"))
+        proxy.change(MARKS.format("two"))
         until(lambda: get(proxy, "/")["x-mark"] == "two", "the new version")
         assert "one is done" not in proxy.said
         gate.set()
@@ -160,19 +152,19 @@ def test_a_request_ends_with_the_version_that_it_began_with(start: Start, origin
 @pytest.mark.parametrize(
     "text", ["import no_such_module", "def request(:", "1/0", "def load(l):\n    raise OSError('x')"]
 )
-def test_a_version_that_does_not_load_leaves_the_last_good_one(start: Start, tmp_path: Path, text: str) -> None:
+def test_a_version_that_does_not_load_leaves_the_last_good_one(start: Start, text: str) -> None:
     proxy = start(MARKS.format("good"), addons={"on_error": "refuse"})
-    write(tmp_path, text)
-    until(lambda: events(proxy.node, "script_not_loaded"), "the failure to be said")
+    proxy.change(text)
+    until(lambda: proxy.events("script_not_loaded"), "the failure to be said")
     assert get(proxy, "/")["x-mark"] == "good"
-    (tmp_path / "script_0.py").unlink()
-    until(lambda: events(proxy.node, "script_missing"), "that to be said, too")
+    proxy.scripts[0].unlink()
+    until(lambda: proxy.events("script_missing"), "that to be said, too")
     assert get(proxy, "/")["x-mark"] == "good"
-    write(tmp_path, MARKS.format("better"))
+    proxy.change(MARKS.format("better"))
     until(lambda: get(proxy, "/")["x-mark"] == "better", "the one that loads")
 
 
-def test_no_request_is_lost_over_reloads(start: Start, tmp_path: Path) -> None:
+def test_no_request_is_lost_over_reloads(start: Start) -> None:
     proxy = start(MARKS.format(0))
     statuses: list[int] = []
     over = threading.Event()
@@ -186,7 +178,7 @@ def test_no_request_is_lost_over_reloads(start: Start, tmp_path: Path) -> None:
     for thread in asking:
         thread.start()
     for number in range(1, 6):
-        write(tmp_path, MARKS.format(number))
+        proxy.change(MARKS.format(number))
         until(lambda number=number: get(proxy, "/")["x-mark"] == str(number), "the new version")
     over.set()
     for thread in asking:
@@ -198,11 +190,10 @@ def test_no_request_is_lost_over_reloads(start: Start, tmp_path: Path) -> None:
 # --- filters
 
 
-def test_the_filter_of_the_configuration_wins_over_the_scripts_own(start: Start, tmp_path: Path) -> None:
+def test_the_filter_of_the_configuration_wins_over_the_scripts_own(start_anew: Start) -> None:
     own = 'edge_filter = "~u /own"\n' + MARKS
     first, second, third = own.format("first"), own.format("second"), MARKS.format("third").replace("X-Mark", "X-Third")
-    filters = {str(tmp_path / "script_0.py"): "~u /configured"}
-    proxy = start(first, second, third, addons={"filters": filters, "filter": "~u /default"})
+    proxy = start_anew(first, second, third, filters={0: "~u /configured"}, addons={"filter": "~u /default"})
     marks = {
         path: (answer.get("x-mark"), answer.get("x-third"))
         for path in ("/own", "/configured", "/default", "/other")
@@ -214,7 +205,7 @@ def test_the_filter_of_the_configuration_wins_over_the_scripts_own(start: Start,
         "/default": (None, "third"),
         "/other": (None, None),
     }
-    lines = {line["path"]: line["script"] for line in proxy.node.log_lines(4)}
+    lines = {line["path"]: line["script"] for line in proxy.log_lines(4)}
     assert lines["/other"] is None
     assert lines["/default"]["names"] == ["script_2.py"]
 
@@ -235,9 +226,9 @@ def test_a_filter_that_was_decided_stays_decided(start: Start, origin: Origin) -
     assert [seen.target for seen in origin.requests] == ["/b"]
 
 
-def test_hits_of_memory_may_be_left_out(start: Start, origin: Origin) -> None:
+def test_hits_of_memory_may_be_left_out(start_anew: Start, origin: Origin) -> None:
     origin.on("/h", reply(b"", FRESH))
-    proxy = start(MARKS.format("seen"), addons={"hits": False})
+    proxy = start_anew(MARKS.format("seen"), addons={"hits": False})
     answers = [get(proxy, "/h") for _ in range(2)]
     assert [(one["x-cache"], one.get("x-mark")) for one in answers] == [("MISS", "seen"), ("HIT", None)]
 
@@ -245,7 +236,7 @@ def test_hits_of_memory_may_be_left_out(start: Start, origin: Origin) -> None:
 # --- bodies
 
 
-def test_a_body_that_is_too_long_streams_past(start: Start, origin: Origin) -> None:
+def test_a_body_that_is_too_long_streams_past(start_anew: Start, origin: Origin) -> None:
     origin.on("/long", reply(b"x" * 2000))
     origin.on("/grows", chunked(b"x" * 600, b"y" * 600))
     script = (
@@ -254,7 +245,7 @@ def test_a_body_that_is_too_long_streams_past(start: Start, origin: Origin) -> N
         "    log = {'up': flow.metadata['up'], 'down': flow.response.raw_content}\n"
         "    flow.metadata['edge']['log'] = log\n"
     )
-    proxy = start(script, addons={"body_bytes": 1000})
+    proxy = start_anew(script, addons={"body_bytes": 1000})
     for path, body, up, down in (
         ("/long", b"z" * 1000, repr(b"z" * 1000), "None"),
         ("/short", b"z" * 1001, "None", None),
@@ -295,7 +286,7 @@ def test_what_a_failed_hook_has_changed_is_undone_and_others_are_called(start: S
     answer = get(proxy, "/as-it-came")
     (seen,) = origin.requests
     assert (seen.target, seen.get("x-half"), seen["x-mark"]) == ("/as-it-came", None, "other")
-    (event,) = events(proxy.node, "script_failed")
+    (event,) = proxy.events("script_failed")
     assert (event["script"], event["hook"], event["trace_id"]) == ("script_0.py", "requestheaders", answer.trace_id)
     assert "half way" in event["error"]
 
@@ -310,24 +301,23 @@ def test_with_refuse_nothing_is_served_and_nobody_asked(start: Start, origin: Or
 
 
 @pytest.mark.parametrize(("on_error", "status"), [("continue", 200), ("refuse", 500)])
-def test_a_script_that_never_loaded(start: Start, on_error: str, status: int) -> None:
-    proxy = start("import no_such_module\n", addons={"on_error": on_error})
+def test_a_script_that_never_loaded(start_anew: Start, on_error: str, status: int) -> None:
+    proxy = start_anew("import no_such_module\n", addons={"on_error": on_error})
     assert get(proxy, "/").status == status
-    assert events(proxy.node, "script_not_loaded")
+    assert proxy.events("script_not_loaded")
 
 
-def test_a_script_that_never_loaded_refuses_only_what_it_would_have_seen(start: Start, tmp_path: Path) -> None:
-    filters = {str(tmp_path / "script_0.py"): "~u /mine"}
-    proxy = start("import no_such_module\n", addons={"on_error": "refuse", "filters": filters})
+def test_a_script_that_never_loaded_refuses_only_what_it_would_have_seen(start_anew: Start) -> None:
+    proxy = start_anew("import no_such_module\n", filters={0: "~u /mine"}, addons={"on_error": "refuse"})
     assert [get(proxy, path).status for path in ("/mine", "/other")] == [500, 200]
 
 
 @pytest.mark.parametrize(("on_error", "status"), [("continue", 200), ("refuse", 500)])
-def test_an_asynchronous_hook_has_a_time_limit(start: Start, on_error: str, status: int) -> None:
+def test_an_asynchronous_hook_has_a_time_limit(start_anew: Start, on_error: str, status: int) -> None:
     script = "import asyncio\nasync def request(flow):\n    flow.request.path = '/x'\n    await asyncio.sleep(60)\n"
-    proxy = start(script, addons={"on_error": on_error, "timeout": 0.2})
+    proxy = start_anew(script, addons={"on_error": on_error, "timeout": 0.2})
     assert get(proxy, "/").status == status
-    (event,) = events(proxy.node, "script_failed")
+    (event,) = proxy.events("script_failed")
     assert "longer than 0.2 s" in event["error"]
 
 
@@ -351,7 +341,7 @@ def test_what_can_not_be_sent_is_not_sent(start: Start, origin: Origin, change: 
     assert get(proxy, "/as-it-came").status == 200
     (seen,) = origin.requests
     assert (seen.start, seen.get("x-a"), seen.get("x-b")) == (b"GET /as-it-came HTTP/1.1", None, None)
-    assert len(events(proxy.node, "script_failed")) == 1
+    assert len(proxy.events("script_failed")) == 1
 
 
 @pytest.mark.parametrize(
@@ -367,26 +357,26 @@ def test_what_can_not_be_sent_to_a_client_is_not_sent(start: Start, origin: Orig
     proxy = start(f"def response(flow):\n    {change}\n")
     answer = get(proxy, "/r")
     assert (answer.status, answer.body, answer["x-origin"], answer.get("x-b")) == (200, b"body", "1", None)
-    assert len(events(proxy.node, "script_failed")) == 1
+    assert len(proxy.events("script_failed")) == 1
 
 
 def test_it_is_too_late_for_the_key_in_a_response_hook(start: Start) -> None:
     proxy = start("def response(flow):\n    flow.metadata['edge']['bypass'] = True\n")
     assert get(proxy, "/").status == 200
-    (event,) = events(proxy.node, "script_failed")
+    (event,) = proxy.events("script_failed")
     assert "too late" in event["error"]
 
 
 def test_a_hook_that_holds_the_loop_is_named(start: Start) -> None:
     proxy = start("import time\ndef request(flow):\n    time.sleep(0.1)\n")
     answer = get(proxy, "/")
-    (event,) = events(proxy.node, "script_blocked")
+    (event,) = proxy.events("script_blocked")
     assert (event["script"], event["hook"], event["trace_id"]) == ("script_0.py", "request", answer.trace_id)
     assert event["ms"] >= 100
 
 
-def test_a_client_that_leaves_ends_the_hook(start: Start) -> None:
-    proxy = start(
+def test_a_client_that_leaves_ends_the_hook(start_anew: Start) -> None:
+    proxy = start_anew(
         "import asyncio\n"
         "async def request(flow):\n"
         "    print('waits')\n"
@@ -400,25 +390,25 @@ def test_a_client_that_leaves_ends_the_hook(start: Start) -> None:
     until(lambda: "waits" in proxy.said, "the hook to wait")
     client.reset()
     until(lambda: "was ended" in proxy.said and "was told" in proxy.said, "the hook to end")
-    (line,) = proxy.node.log_lines(1)
+    (line,) = proxy.log_lines(1)
     assert (line["outcome"], line["stage"]) == ("client_abort", "script")
 
 
 # --- options
 
 
-def test_an_option_that_nobody_declared_is_said(start: Start) -> None:
-    proxy = start(MARKS.format("x"), options={"nobodys": 1})
+def test_an_option_that_nobody_declared_is_said(start_anew: Start) -> None:
+    proxy = start_anew(MARKS.format("x"), options={"nobodys": 1})
     assert get(proxy, "/")["x-mark"] == "x"
-    (event,) = events(proxy.node, "script_option_unknown")
+    (event,) = proxy.events("script_option_unknown")
     assert event["option"] == "nobodys"
 
 
-def test_an_option_of_another_type_keeps_the_script_from_being_loaded(start: Start) -> None:
+def test_an_option_of_another_type_keeps_the_script_from_being_loaded(start_anew: Start) -> None:
     script = "def load(loader):\n    loader.add_option('much', int, 0, '')\n" + MARKS.format("x")
-    proxy = start(script, options={"much": "many"})
+    proxy = start_anew(script, options={"much": "many"})
     assert get(proxy, "/").get("x-mark") is None
-    assert "much" in events(proxy.node, "script_not_loaded")[0]["error"]
+    assert "much" in proxy.events("script_not_loaded")[0]["error"]
 
 
 # --- what differs from stock mitmproxy
@@ -428,7 +418,7 @@ def test_a_killed_request_is_in_the_log(start: Start) -> None:
     proxy = start("def requestheaders(flow):\n    flow.kill()\n")
     with pytest.raises(Cut):
         get(proxy, "/")
-    (line,) = proxy.node.log_lines(1)
+    (line,) = proxy.log_lines(1)
     assert (line["outcome"], line["status"], line["error"]["type"]) == ("refused", None, "script_killed")
 
 
@@ -447,12 +437,12 @@ def test_an_intercepted_flow_waits_until_a_script_lets_it_go(start: Start) -> No
 def test_no_script_ends_the_node(start: Start) -> None:
     proxy = start("from mitmproxy import ctx\ndef request(flow):\n    ctx.master.shutdown()\n")
     assert [get(proxy, "/").status for _ in range(2)] == [200, 200]
-    assert events(proxy.node, "script_shutdown_ignored")
+    assert proxy.events("script_shutdown_ignored")
 
 
 def test_hooks_that_are_not_called_are_named(start: Start) -> None:
     proxy = start("def websocket_message(flow):\n    pass\ndef tls_clienthello(data):\n    pass\n")
-    (event,) = events(proxy.node, "script_hooks_not_called")
+    (event,) = until(lambda: proxy.events("script_hooks_not_called"), "the hooks to be named")
     assert event["hooks"] == ["tls_clienthello", "websocket_message"]
 
 
@@ -468,7 +458,7 @@ def test_a_script_turns_a_client_away(start: Start) -> None:
 def test_what_a_script_logs_has_the_trace_id(start: Start) -> None:
     proxy = start("import logging\ndef request(flow):\n    logging.warning('said here')\n")
     answer = get(proxy, "/")
-    (event,) = [one for one in events(proxy.node, "script_log") if one["message"] == "said here"]
+    (event,) = [one for one in proxy.events("script_log") if one["message"] == "said here"]
     assert (event["trace_id"], event["level"]) == (answer.trace_id, "warning")
 
 
@@ -499,4 +489,4 @@ def test_what_the_edge_adds_to_requests_comes_after_scripts(start: Start, origin
     assert seen["x-trace-id"] == answer.trace_id
     assert seen["traceparent"].split("-")[1] == answer.trace_id
     assert "1.1 edgeproxy" in seen["via"]
-    assert not events(proxy.node, "script_failed")
+    assert not proxy.events("script_failed")
