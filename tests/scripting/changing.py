@@ -69,13 +69,13 @@ class Changing(Fast):
 
     @contextlib.contextmanager
     def running(self, *texts: str) -> Iterator[Self]:
-        """With these in the place of its scripts, which load or say why they do not."""
+        """With these in the place of its scripts, one after the other: each loads or says why it does not."""
         self._from_line += len(self.node.flushed()[self._from_line :])
         self._from_byte = self.node.stderr_file.stat().st_size
-        before = len(self._looked_at())
         for number, text in enumerate(texts):
+            before = len(self._looked_at())
             self.change(text, number)
-        until(lambda: len(self._looked_at()) >= before + len(texts), "the scripts to be looked at")
+            until(lambda before=before: len(self._looked_at()) > before, "the script to be looked at")
         try:
             yield self
         finally:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from mitmproxy import http, io
 
-from tests.scripting.engines import ENGINES, Engine, Fast, engine, get
+from tests.scripting.changing import SharedNodes
+from tests.scripting.engines import ENGINES, Engine, Fast, Mitmdump, get
 from tests.support import (
     Conversation,
     Origin,
@@ -27,17 +28,45 @@ from tests.support import (
 
 SCRIPTS = Path(__file__).parent / "documented"
 Start = Callable[..., Engine]
+SETS = """
+from mitmproxy import ctx
+def running():
+    ctx.options.update(**{})
+"""
+
+
+@pytest.fixture
+def origin(shared_nodes: SharedNodes) -> Origin:
+    return shared_nodes.origin()
 
 
 @pytest.fixture(params=ENGINES)
-def start(request: pytest.FixtureRequest, origin: Origin) -> Iterator[Start]:
-    """Start either engine with one of the scripts: `start("answer", answer_text="x")`."""
+def start(request: pytest.FixtureRequest, shared_nodes: SharedNodes, origin: Origin) -> Iterator[Start]:
+    """Have either engine run one of the scripts: `start("answer", answer_text="x")`. Where it is the node, that is a
+    shared one that another script tells the options, or `anew` one of the test's own that has them configured.
+    """
     with ExitStack() as stack:
 
-        def begin(script: str, **options: Any) -> Engine:
+        def begin(script: str, *, anew: bool = False, **options: Any) -> Engine:
             path = SCRIPTS / f"{script}.py"
-            running: AbstractContextManager[Engine] = engine(request.param, origin.url, path, options=options)
-            return stack.enter_context(running)
+            if request.param == "mitmdump":
+                return stack.enter_context(Mitmdump(origin.url, path, options=options))
+            text = path.read_text(encoding="utf-8")
+            if anew:
+                return stack.enter_context(shared_nodes.fresh(text, options=options))
+            return stack.enter_context(shared_nodes.running(text, SETS.format(options)))
+
+        yield begin
+
+
+@pytest.fixture
+def start_fast(shared_nodes: SharedNodes, origin: Origin) -> Iterator[Start]:
+    """Have the shared node run one of the scripts."""
+    with ExitStack() as stack:
+
+        def begin(script: str) -> Engine:
+            text = (SCRIPTS / f"{script}.py").read_text(encoding="utf-8")
+            return stack.enter_context(shared_nodes.running(text, ""))
 
         yield begin
 
@@ -137,8 +166,8 @@ def test_a_script_answers_by_itself(start: Start, origin: Origin) -> None:
     assert [seen.target for seen in origin.requests] == ["/asked"]
 
 
-def test_an_answer_to_head_has_no_body(origin: Origin) -> None:  # mitmdump sends it one
-    with Fast(origin.url, SCRIPTS / "answer.py") as proxy, proxy.connect() as client:
+def test_an_answer_to_head_has_no_body(start_fast: Start) -> None:  # mitmdump sends it one
+    with start_fast("answer").connect() as client:
         answer = client.get("/answered", method="HEAD")
         assert (answer.status, answer.body) == (418, b"")
         assert client.get("/answered").body == b"made here"  # the connection is in step
@@ -226,22 +255,22 @@ def test_a_streamed_body_is_saved(start: Start, origin: Origin, tmp_path: Path) 
     assert (tmp_path / "big").read_bytes() == body
 
 
-def test_trailers_are_read_and_sent(origin: Origin) -> None:
+def test_trailers_are_read_and_sent(start_fast: Start, origin: Origin) -> None:
     """On the node alone: mitmdump has them with HTTP/2 only, and breaks HTTP/1 connections that bring some."""
     origin.on("/has", chunked(b"body", fields=("Trailer: X-Sum",), trailers=("X-Sum: 1",)))
     origin.on("/injected", chunked(b"body"))
-    with Fast(origin.url, SCRIPTS / "trailers.py") as proxy:
-        with proxy.connect() as client:
-            client.send(
-                b"POST /has HTTP/1.1\r\nHost: edge.test\r\nTE: trailers\r\nTrailer: X-Up\r\n"
-                b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Up: 7\r\n\r\n"
-            )
-            answer = client.response()
-            assert answer.trailers == [(b"X-Sum", b"1")]
-        hears(proxy, "request has {'X-Up': '7'}")
-        hears(proxy, "response has {'X-Sum': '1'}")
-        answer = get(proxy, "/injected", "TE: trailers")
-        assert (answer.body, answer.trailers) == (b"body", [(b"x-sum", b"42")])
+    proxy = start_fast("trailers")
+    with proxy.connect() as client:
+        client.send(
+            b"POST /has HTTP/1.1\r\nHost: edge.test\r\nTE: trailers\r\nTrailer: X-Up\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Up: 7\r\n\r\n"
+        )
+        answer = client.response()
+        assert answer.trailers == [(b"X-Sum", b"1")]
+    hears(proxy, "request has {'X-Up': '7'}")
+    hears(proxy, "response has {'X-Sum': '1'}")
+    answer = get(proxy, "/injected", "TE: trailers")
+    assert (answer.body, answer.trailers) == (b"body", [(b"x-sum", b"42")])
 
 
 # --- options, filters, commands
@@ -254,6 +283,7 @@ def test_options_have_types_and_defaults(start: Start, origin: Origin) -> None:
 def test_options_are_set_by_the_configuration(start: Start, origin: Origin) -> None:
     proxy = start(
         "options",
+        anew=True,
         stamp_text="ok",
         stamp_times=2,
         stamp_loudly=True,
@@ -358,7 +388,7 @@ def test_an_asynchronous_hook_asks_another_server(start: Start, origin: Origin) 
 
 def test_hooks_come_in_their_order(start: Start, origin: Origin) -> None:
     origin.on("/life", reply(b"down"))
-    proxy = start("life")
+    proxy = start("life", anew=True)
     upload(proxy, "/life", body=b"up")
     hears(proxy, "hook response ")
     proxy.stop()
@@ -428,18 +458,24 @@ def test_what_scripts_say_is_heard(said: str, text: str) -> None:
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def said(request: pytest.FixtureRequest) -> Iterator[str]:
+def said(request: pytest.FixtureRequest, shared_nodes: SharedNodes) -> str:
     """What an engine's log has after one request."""
-    with Origin() as origin, engine(request.param, origin.url, SCRIPTS / "logging_levels.py") as proxy:
+    script = SCRIPTS / "logging_levels.py"
+    running: AbstractContextManager[Engine] = (
+        shared_nodes.running(script.read_text(encoding="utf-8"), "")
+        if request.param == "fast"
+        else Mitmdump(shared_nodes.origin().url, script)
+    )
+    with running as proxy:
         get(proxy, "/l")
         hears(proxy, "printed")
-        yield hears(proxy, "said the old way")
+        return hears(proxy, "said the old way")
 
 
 def test_flows_are_written_to_a_file_that_mitmproxy_reads(start: Start, origin: Origin, tmp_path: Path) -> None:
     origin.on("/w", reply(b"body", "X-A: 1"))
     file = tmp_path / "flows"
-    proxy = start("write_flows", flows_file=str(file))
+    proxy = start("write_flows", anew=True, flows_file=str(file))
     get(proxy, "/w?x", "X-B: 2")
     proxy.stop()
     with file.open("rb") as written:
