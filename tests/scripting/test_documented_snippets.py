@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 import tomllib
@@ -17,9 +18,10 @@ import redis
 
 from edgeproxy.config import load
 from tests.cache.scripted import FRESH
-from tests.scripting.engines import Fast, get
+from tests.scripting.changing import Changing, SharedNodes
+from tests.scripting.engines import get
 from tests.scripting.examples.scripts import FOLDER, module
-from tests.support import Origin, Response, chunked, free_port, reply, until
+from tests.support import Origin, Response, chunked, reply, until
 from tests.support.nginx import nginx_program
 from tests.support.redis_server import redis_program
 
@@ -48,30 +50,24 @@ def named(*languages: str) -> dict[str, str]:
 
 
 SCRIPTS = named("python")
-type Start = Callable[..., Fast]
+
+
+@pytest.fixture(scope="module")
+def redis_port() -> Iterator[int]:
+    """Where the Redis is that the scripts are told of, as soon as a test starts it; until then nobody else gets it."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture
-def start(origin: Origin, tmp_path: Path) -> Iterator[Start]:
-    """Run a script of the pages on a node: `start("greeting.py", option=1)`."""
-    with ExitStack() as stack:
-
-        def begin(name: str, environ: dict[str, str] | None = None, **options: Any) -> Fast:
-            script = tmp_path / name
-            script.write_text(SCRIPTS[name], encoding="utf-8")
-            return stack.enter_context(Fast(origin.url, script, options=options, environ=environ))
-
-        yield begin
-
-
-@pytest.fixture
-def redis_url() -> Iterator[str]:
-    """A Redis of its own."""
-    port = free_port()
-    command = [redis_program(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+def redis_server(redis_port: int) -> Iterator[redis.Redis]:
+    """An empty Redis, and a client of it."""
+    command = [redis_program(), "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with subprocess.Popen([*command, "--daemonize", "no"], stdout=subprocess.DEVNULL) as server:
         try:
-            with redis.Redis(port=port) as client:
+            with redis.Redis(port=redis_port) as client:
 
                 def answers() -> bool:
                     try:
@@ -80,9 +76,67 @@ def redis_url() -> Iterator[str]:
                         return False
 
                 until(answers, "Redis")
-            yield f"redis://127.0.0.1:{port}/0"
+                yield client
         finally:
             server.kill()
+
+
+@pytest.fixture(scope="module")
+def other_server() -> Iterator[Origin]:
+    with Origin() as other:
+        yield other
+
+
+@pytest.fixture
+def elsewhere(other_server: Origin) -> Origin:
+    """The server that some scripts ask, beside the configured one."""
+    other_server.requests.clear()
+    return other_server
+
+
+@pytest.fixture(scope="module")
+def blocked_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("blocked") / "blocked"
+
+
+@pytest.fixture(scope="module")
+def configured(redis_port: int, other_server: Origin, blocked_file: Path) -> dict[str, Any]:
+    """All options that any test wants; each is some one script's."""
+    redis_url = f"redis://127.0.0.1:{redis_port}/0"
+    return {
+        "limited_bytes": 10,
+        "price_port": other_server.port,
+        "session_redis": redis_url,
+        "rate_per_second": 0.5,
+        "rate_burst": 3.0,
+        "limit_redis": redis_url,
+        "limit_per_second": 2,
+        "blocked_file": str(blocked_file),
+        "blocked_every": 0.05,
+        "elsewhere_port": other_server.port,
+    }
+
+
+type Start = Callable[..., Changing]
+
+
+@pytest.fixture
+def origin(shared_nodes: SharedNodes) -> Origin:
+    return shared_nodes.origin()
+
+
+@pytest.fixture
+def start(shared_nodes: SharedNodes, origin: Origin, configured: dict[str, Any]) -> Iterator[Start]:
+    """Have the shared node run a script of the pages: `start("greeting.py")`."""
+    with ExitStack() as stack:
+        yield lambda name: stack.enter_context(shared_nodes.running(SCRIPTS[name], options=configured))
+
+
+@pytest.fixture
+def start_anew(shared_nodes: SharedNodes, origin: Origin) -> Iterator[Start]:
+    """A node of the test's own that runs one: `start_anew("bearer.py", environ={…})`."""
+    with ExitStack() as stack:
+        yield lambda name, **configuration: stack.enter_context(shared_nodes.fresh(SCRIPTS[name], **configuration))
 
 
 def test_every_script_in_the_pages_has_a_name_and_a_test() -> None:
@@ -127,25 +181,25 @@ def test_redact(start: Start, origin: Origin) -> None:
 
 
 def test_limited(start: Start, origin: Origin) -> None:
-    proxy = start("limited.py", limited_bytes=10)
+    proxy = start("limited.py")
     assert get(proxy, "/", method="POST", body=b"x" * 10).status == 200
     assert get(proxy, "/", method="POST", body=b"x" * 11).status == 413
     assert len(origin.requests) == 1
 
 
-def test_priced(start: Start, origin: Origin) -> None:
-    with Origin(default=reply(b"42")) as shop:
-        proxy = start("priced.py", price_port=shop.port)
-        answer = get(proxy, "/item")
-        assert origin.seen("/item")[0]["x-price"] == "42"
-        line = proxy.node.record(answer.trace_id)
-        (span,) = line["script"]["spans"]
-        assert (span["name"], span["parent_id"], span["attributes"]) == (
-            *("price", line["span_id"], {"shop.item": "/item"}),
-        )
-        assert shop.requests[0]["traceparent"] == f"00-{line['trace_id']}-{span['span_id']}-{'01'}"
-        shown = proxy.node.command("trace", "show", line["trace_id"]).stdout
-        assert "price" in shown
+def test_priced(start: Start, origin: Origin, elsewhere: Origin) -> None:
+    elsewhere.default = reply(b"42")
+    proxy = start("priced.py")
+    answer = get(proxy, "/item")
+    assert origin.seen("/item")[0]["x-price"] == "42"
+    line = proxy.node.record(answer.trace_id)
+    (span,) = line["script"]["spans"]
+    assert (span["name"], span["parent_id"], span["attributes"]) == (
+        *("price", line["span_id"], {"shop.item": "/item"}),
+    )
+    assert elsewhere.requests[0]["traceparent"] == f"00-{line['trace_id']}-{span['span_id']}-{'01'}"
+    shown = proxy.node.command("trace", "show", line["trace_id"]).stdout
+    assert "price" in shown
 
 
 # --- from-nginx-lua.md
@@ -165,11 +219,10 @@ def test_tenant_log(start: Start) -> None:
     assert proxy.node.record(answer.trace_id)["script"]["log"] == {"tenant": "acme"}
 
 
-def test_redis_session(start: Start, origin: Origin, redis_url: str) -> None:
+def test_redis_session(start: Start, origin: Origin, redis_server: redis.Redis) -> None:
     origin.default = lambda talk: reply(talk.request["x-user"].encode(), FRESH)(talk)
-    with redis.Redis.from_url(redis_url) as client:
-        client.mset({"session:1": "alice", "session:2": "bob"})
-    proxy = start("redis_session.py", session_redis=redis_url)
+    redis_server.mset({"session:1": "alice", "session:2": "bob"})
+    proxy = start("redis_session.py")
 
     def ask(*fields: str) -> Response:
         """Again where Redis took longer than the script's 50 ms, as it may beside other work."""
@@ -186,12 +239,12 @@ def test_redis_session(start: Start, origin: Origin, redis_url: str) -> None:
 
 
 def test_redis_session_without_redis(start: Start) -> None:
-    proxy = start("redis_session.py", session_redis=f"redis://127.0.0.1:{free_port()}/0")
+    proxy = start("redis_session.py")
     assert get(proxy, "/u", "Cookie: session=1").status == 503
 
 
 def test_rate_limit(start: Start) -> None:
-    proxy = start("rate_limit.py", rate_per_second=0.5, rate_burst=3.0)
+    proxy = start("rate_limit.py")
     answers = [get(proxy, "/") for _ in range(5)]
     assert [one.status for one in answers] == [200, 200, 200, 429, 429]
     assert int(answers[-1]["retry-after"]) >= 1
@@ -200,8 +253,8 @@ def test_rate_limit(start: Start) -> None:
     assert proxy.node.record(answers[-1].trace_id)["script"]["log"] == {"limited": "127.0.0.1"}
 
 
-def test_rate_limit_redis(start: Start, redis_url: str) -> None:
-    proxy = start("rate_limit_redis.py", limit_redis=redis_url, limit_per_second=2)
+def test_rate_limit_redis(start: Start, redis_server: redis.Redis) -> None:
+    proxy = start("rate_limit_redis.py")
 
     def a_second() -> list[int]:
         return [get(proxy, "/").status for _ in range(6)]
@@ -220,9 +273,9 @@ def test_headers(start: Start, origin: Origin) -> None:
     assert (answer.get("server"), answer["strict-transport-security"]) == (None, "max-age=31536000")
 
 
-def test_bearer(start: Start, origin: Origin) -> None:
+def test_bearer(start_anew: Start, origin: Origin) -> None:
     origin.default = reply(b"ok", FRESH)
-    proxy = start("bearer.py", environ={"API_TOKEN": "let-me-in"})
+    proxy = start_anew("bearer.py", environ={"API_TOKEN": "let-me-in"})
     given = ["", "Bearer", "Bearer let-me-in ", "bearer let-me-in", "Bearer let-me-in", "Bearer let-me-in", "Bearer ü"]
     answers = [get(proxy, "/b", f"Authorization: {value}") for value in given]
     assert [one.status for one in answers] == [401, 401, 200, 401, 200, 200, 401]  # white space ends no value
@@ -230,11 +283,9 @@ def test_bearer(start: Start, origin: Origin) -> None:
     assert origin.requests[0].get("authorization") is None
 
 
-def test_bearer_without_a_token_lets_nobody_in(origin: Origin, tmp_path: Path) -> None:
-    script = tmp_path / "bearer.py"
-    script.write_text(SCRIPTS["bearer.py"])
-    with Fast(origin.url, script, addons={"on_error": "refuse"}) as proxy:
-        assert get(proxy, "/", "Authorization: Bearer ").status == 500
+def test_bearer_without_a_token_lets_nobody_in(start_anew: Start, origin: Origin) -> None:
+    proxy = start_anew("bearer.py", addons={"on_error": "refuse"})
+    assert get(proxy, "/", "Authorization: Bearer ").status == 500
     assert not origin.requests
 
 
@@ -266,23 +317,22 @@ def test_health(start: Start, origin: Origin) -> None:
     assert [seen.target for seen in origin.requests] == ["/health/x"]
 
 
-def test_blocked(start: Start, tmp_path: Path) -> None:
-    file = tmp_path / "blocked"
-    proxy = start("blocked.py", blocked_file=str(file), blocked_every=0.05)
+def test_blocked(start: Start, blocked_file: Path) -> None:
+    proxy = start("blocked.py")
     assert get(proxy, "/").status == 200
-    file.write_text("192.0.2.1\n127.0.0.1\n")
+    blocked_file.write_text("192.0.2.1\n127.0.0.1\n")
     until(lambda: get(proxy, "/").status == 403, "the list to be read")
-    file.write_text("")
+    blocked_file.write_text("")
     until(lambda: get(proxy, "/").status == 200, "the list to be read again")
 
 
-def test_elsewhere(start: Start, origin: Origin) -> None:
-    with Origin(default=reply(b"", FRESH)) as other:
-        proxy = start("elsewhere.py", elsewhere_port=other.port)
-        get(proxy, "/", host="big.example.com")
-        get(proxy, "/", host="www.example.com")
-        assert [seen["host"] for seen in other.requests] == ["big.example.com"]
-        assert [seen["host"] for seen in origin.requests] == ["www.example.com"]
+def test_elsewhere(start: Start, origin: Origin, elsewhere: Origin) -> None:
+    elsewhere.default = reply(b"", FRESH)
+    proxy = start("elsewhere.py")
+    get(proxy, "/", host="big.example.com")
+    get(proxy, "/", host="www.example.com")
+    assert [seen["host"] for seen in elsewhere.requests] == ["big.example.com"]
+    assert [seen["host"] for seen in origin.requests] == ["www.example.com"]
 
 
 # --- what is no Python
