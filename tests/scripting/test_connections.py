@@ -159,20 +159,20 @@ def test_scripted_requests_leave_nothing_behind(pair: Site) -> None:
             pair.ask(client, path, *fields)
         before = pair.logged(pair.ask(client, "/count", *do(request=count.format("gc.disable()"))))
         memory = 0
-        for number in range(5000):
+        for number in range(1500):
             path, fields = shapes[number % len(shapes)]
             client.send(request(path, *fields))
             client.response()
-            if number == 1000:
+            if number == 500:
                 memory = pair.node.memory_bytes()
-        pair.unanswered(5000)
+        pair.unanswered(1500)
         grown = pair.node.memory_bytes() - memory
         look = count.replace("gc.collect()", "").format("gc.enable()")
         after = pair.logged(pair.ask(client, "/count", *do(request=look)))
     assert {
         kind: int(number) - int(before[kind]) for kind, number in after.items() if int(number) > int(before[kind]) + 20
     } == {}
-    assert grown < 8 << 20
+    assert grown < 2 << 20
 
 
 # --- nodes of their own
