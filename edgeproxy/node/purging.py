@@ -165,12 +165,6 @@ def share(config: Config, purges: Sequence[Purge]) -> Noted:
     return Noted(given.seq, given.doubt and f"a failover in Redis could undo the purge: {given.doubt}")
 
 
-def prepare(config: Config) -> None:
-    """Load what `share` needs, so that the first purge is as prompt as any other: redis-py takes half a second."""
-    if config.cache.store == "redis":
-        import edgeproxy.cache.redis.giver  # noqa: F401, PLC0415
-
-
 def append(path: Path, purges: Sequence[Purge]) -> int:
     """Put rules into a purge log, on disk; the last one's number.
 

@@ -25,6 +25,7 @@ import structlog
 
 from edgeproxy.config import Config
 from edgeproxy.logging.app import configure
+from edgeproxy.node.admin import Admin
 from edgeproxy.node.drain import RETRY_S, Drain
 from edgeproxy.node.locks import take_lock
 from edgeproxy.node.runtime import RuntimeDir
@@ -74,12 +75,9 @@ class Scribe:
             if self._config.cache.store == "embedded":
                 self._sweep(stack)
             if self._config.admin.listen:
-                # Imported after the first write, and only if wanted: it takes longer than all the rest of the start.
-                from edgeproxy.node import purging  # noqa: PLC0415
-                from edgeproxy.node.admin import Admin  # noqa: PLC0415
-
                 await stack.enter_async_context(Admin(self._config.admin.listen, self._runtime_dir.path, self._drain))
-                threading.Thread(target=purging.prepare, args=(self._config,), daemon=True).start()
+                if self._config.cache.store == "redis":
+                    threading.Thread(target=_prepare, daemon=True).start()
             if ready_fd is not None:
                 os.write(ready_fd, b"1")
                 os.close(ready_fd)
@@ -173,6 +171,11 @@ class Scribe:
             _log.warning("a new supervisor has taken over; leaving the ledgers to its scribe")
             return True
         return not self._drain.has_living() and not self._drain.backlog
+
+
+def _prepare() -> None:
+    """Load what a purge in a Redis Cluster needs, which takes half a second: the first is to be as prompt as others."""
+    import edgeproxy.cache.redis.giver  # noqa: F401, PLC0415
 
 
 def _pause(written: int, backlog: int, last: float) -> float:

@@ -169,6 +169,7 @@ class Worker:
         if self._pipeline.clients:
             structlog.get_logger().warning("drain_timeout", connections=len(self._pipeline.clients))
         self._pipeline.abort()
+        await asyncio.sleep(0)  # scripts are told of their ends before that of the worker
         if self._scripts is not None:
             await self._scripts.finish()
         await self._cache.finish()

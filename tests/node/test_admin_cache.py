@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from edgeproxy.node import admin
+from edgeproxy.node.api import MAX_BODY_BYTES
 from tests.support import Node, Origin, http_client, reply
 
 SITE = "http://edge.test"
@@ -81,7 +81,7 @@ def test_a_soft_purge_makes_stale(node: Node, origin: Origin, api: httpx.Client)
         (b'{"urls": ["x"]}', 400, "'x' is no URL"),
         (b'{"tags": ["a", ""]}', 400, "a tag to purge can't be empty"),
         (b'{"tags": ["a", "%s"]}' % (b"x" * 2000), 400, "at most 1024 bytes"),
-        (b" " * (admin.MAX_BODY_BYTES + 1), 413, "at most"),
+        (b" " * (MAX_BODY_BYTES + 1), 413, "at most"),
     ],
 )
 def test_what_can_not_be_purged_is_said_and_nothing_is(
