@@ -13,6 +13,8 @@ from typing import Self
 from tests.support import Client, Cut, until
 
 THREADS = 6
+PAUSE_S = 0.02
+"""What a client waits between two requests: enough that the node is busy, and leaves the machine to other tests."""
 
 
 class Load:
@@ -48,6 +50,7 @@ class Load:
         while not self._stop.is_set() and not self.failures:
             try:
                 work()
+                self._stop.wait(PAUSE_S)
             except (OSError, AssertionError) as error:
                 self.failures.append(repr(error))
 
@@ -67,6 +70,7 @@ class Load:
                         raise
                     return
                 self._note(response.status)
+                self._stop.wait(PAUSE_S)
                 if (response.get("connection") or "").lower() == "close":
                     return
 

@@ -16,6 +16,8 @@ from typing import Any, Self
 from tests.support import Client, Conversation, Cut, Record, until
 
 THREADS = 4
+PAUSE_S = 0.005
+"""What a client waits between two requests: the machine is left to other tests."""
 HOT = [f"/hot/{number}" for number in range(24)]
 """What is asked for again and again; every master has some of it."""
 
@@ -60,6 +62,7 @@ class Load:
                         cold += 1
                         path = f"/cold/{number}/{cold}"
                     self._ask(client, path)
+                    self._stop.wait(PAUSE_S)
         except (OSError, AssertionError, Cut) as error:
             self.failures.append(repr(error))
 
