@@ -11,6 +11,7 @@ import os
 import random
 import threading
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Self
 
 from tests.support import Client, Conversation, Cut, Record, until
@@ -20,6 +21,7 @@ PAUSE_S = 0.005
 """What a client waits between two requests: the machine is left to other tests."""
 HOT = [f"/hot/{number}" for number in range(24)]
 """What is asked for again and again; every master has some of it."""
+_loads = count()
 
 
 class Load:
@@ -30,6 +32,7 @@ class Load:
         self.failures: list[str] = []
         self.answered = 0
         self._ports = ports
+        self._name = next(_loads)
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._guard, args=(at,), daemon=True) for at in range(THREADS)]
 
@@ -60,7 +63,7 @@ class Load:
                         path = dice.choice(HOT)
                     else:
                         cold += 1
-                        path = f"/cold/{number}/{cold}"
+                        path = f"/cold/{self._name}/{number}/{cold}"
                     self._ask(client, path)
                     self._stop.wait(PAUSE_S)
         except (OSError, AssertionError, Cut) as error:

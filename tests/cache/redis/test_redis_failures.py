@@ -48,6 +48,8 @@ class Edges:
         table = {"nodes": cluster.addresses, **redis}
         self.bare = Node(origin.url, cache={"store": "redis", "memory_bytes": 0, "redis": table})
         self.hot = Node(origin.url, cache={"store": "redis", "redis": table})
+        self._said_before = dict.fromkeys(self.all, 0)
+        self._lines_before = dict.fromkeys(self.all, 0)
 
     def __enter__(self) -> Self:
         with self._stack:
@@ -64,6 +66,20 @@ class Edges:
         """Both."""
         return [self.bare, self.hot]
 
+    def begin(self) -> None:
+        """Leave out from here on what they have said and logged so far."""
+        for node in self.all:
+            self._said_before[node] = len(node.stderr)
+            self._lines_before[node] = len(node.flushed())
+
+    def stderr(self, node: Node) -> str:
+        """What a node has said."""
+        return node.stderr[self._said_before[node] :]
+
+    def said(self, node: Node, event: str, times: int = 1) -> None:
+        """Wait until a node has said something in its log, so many times."""
+        until(lambda: self.stderr(node).count(event) >= times, f"{times} times {event!r} in the log")
+
     def load(self) -> Load:
         """Load on both."""
         return Load(*(node.port for node in self.all))
@@ -71,7 +87,7 @@ class Edges:
     def wait_ready(self) -> None:
         """Wait until both use Redis."""
         for node in self.all:
-            said(node, READY)
+            self.said(node, READY)
         self.wait_hits()
 
     def wait_hits(self) -> None:
@@ -100,6 +116,25 @@ class Edges:
         for node in self.all:
             until(lambda node=node: sockets(node, self.cluster) == wanted, f"connections {wanted}")
 
+    def errors_of(self, node: Node) -> Counter[str]:
+        """With what operations have failed, and how often. None has taken longer than it may, but for those that were
+        under way while the machine did not let the worker run; those that were refused took no time at all.
+        """
+        done = operations(node.flushed()[self._lines_before[node] :])
+        took = sorted(operation["us"] for operation in done)
+        assert took[len(took) * 98 // 100] < (TIMEOUT_MS + SLACK_MS) * 1000
+        assert took[-1] < STALLED_S * 1e6
+        refused = [operation["us"] for operation in done if operation["error"] in REFUSED]
+        assert not refused or statistics.median(refused) < AT_ONCE_MS * 1000
+        return Counter(operation["error"] for operation in done if operation["outcome"] == "error")
+
+    def check_few_waited(self, *, nodes: int = 1) -> Counter[str]:
+        """Few requests have waited in vain for nodes that were lost, before everyone else was refused at once."""
+        errors = self.errors_of(self.bare)
+        assert errors[LATE] <= nodes * (FAILURES + THREADS), errors
+        assert sum(errors[why] for why in REFUSED) > 0, errors
+        return errors
+
 
 def sockets(node: Node, cluster: RedisServers) -> dict[int, int]:
     """How many sockets a worker has to each server of a cluster, by port."""
@@ -116,32 +151,6 @@ def sockets(node: Node, cluster: RedisServers) -> dict[int, int]:
     return dict(Counter(port for port in remote if port in ports))
 
 
-def said(node: Node, event: str, times: int = 1) -> None:
-    """Wait until a node has said something in its log, so many times."""
-    until(lambda: node.stderr.count(event) >= times, f"{times} times {event!r} in the log")
-
-
-def errors_of(node: Node) -> Counter[str]:
-    """With what operations have failed, and how often. None has taken longer than it may, but for those that were under
-    way while the machine did not let the worker run; those that were refused took no time at all.
-    """
-    done = operations(node.flushed())
-    took = sorted(operation["us"] for operation in done)
-    assert took[len(took) * 98 // 100] < (TIMEOUT_MS + SLACK_MS) * 1000
-    assert took[-1] < STALLED_S * 1e6
-    refused = [operation["us"] for operation in done if operation["error"] in REFUSED]
-    assert not refused or statistics.median(refused) < AT_ONCE_MS * 1000
-    return Counter(operation["error"] for operation in done if operation["outcome"] == "error")
-
-
-def check_few_waited(node: Node, *, nodes: int = 1) -> Counter[str]:
-    """Few requests have waited in vain for nodes that were lost, before everyone else was refused at once."""
-    errors = errors_of(node)
-    assert errors[LATE] <= nodes * (FAILURES + THREADS), errors
-    assert sum(errors[why] for why in REFUSED) > 0, errors
-    return errors
-
-
 @pytest.fixture(scope="module")
 def module_cluster() -> Iterator[RedisServers]:
     with RedisServers(proxied=True, node_timeout_ms=60_000) as started:  # whatever happens: no failover
@@ -154,6 +163,23 @@ def cluster(module_cluster: RedisServers) -> RedisServers:
     module_cluster.wait_ready()
     module_cluster.flush()
     return module_cluster
+
+
+@pytest.fixture(scope="module")
+def module_edges(module_cluster: RedisServers) -> Iterator[Edges]:
+    module_cluster.wait_ready()
+    with Origin() as origin, Edges(origin, module_cluster) as edges:
+        edges.wait_ready()
+        yield edges
+
+
+@pytest.fixture
+def edges(cluster: RedisServers, module_edges: Edges) -> Edges:
+    """Nodes that tests share, in use and with all their connections: as they have to be left."""
+    module_edges.wait_hits()
+    module_edges.wait_connections()
+    module_edges.begin()
+    return module_edges
 
 
 @pytest.fixture
@@ -213,11 +239,8 @@ class Values:
 
 
 @pytest.fixture(scope="module")
-def values(module_cluster: RedisServers) -> Iterator[Values]:
-    module_cluster.wait_ready()
-    with Origin() as origin, Edges(origin, module_cluster) as edges:
-        edges.wait_ready()
-        yield Values(edges)
+def values(module_edges: Edges) -> Values:
+    return Values(module_edges)
 
 
 # --- nodes that are lost
@@ -230,14 +253,14 @@ def test_a_master_that_is_killed_is_replaced(start_redis_cluster: StartCluster, 
     master = cluster.masters()[1]
     with edges.load() as load:
         master.kill()
-        said(edges.bare, OPENED)
+        edges.said(edges.bare, OPENED)
         load.more()
         cluster.wait_failover(master)
         edges.wait_hits()
         load.more()
     assert not load.failures
-    assert sum(check_few_waited(edges.bare).values()) > 0
-    errors_of(edges.hot)
+    assert sum(edges.check_few_waited().values()) > 0
+    edges.errors_of(edges.hot)
     edges.wait_connections()
 
 
@@ -252,7 +275,7 @@ def test_two_masters_that_are_killed_leave_the_third_one_s_share(
     with edges.load() as load:
         for master in masters[:2]:
             master.kill()
-        said(edges.bare, OPENED, 2)
+        edges.said(edges.bare, OPENED, 2)
         load.more()
         for master in masters[:2]:
             master.start()
@@ -260,70 +283,64 @@ def test_two_masters_that_are_killed_leave_the_third_one_s_share(
         edges.wait_hits()
         load.more()
     assert not load.failures
-    check_few_waited(edges.bare, nodes=2)
-    errors_of(edges.hot)
+    edges.check_few_waited(nodes=2)
+    edges.errors_of(edges.hot)
     edges.wait_connections()
 
 
-def test_a_node_that_is_stopped_holds_nobody_up(cluster: RedisServers, start_edges: StartEdges) -> None:
-    edges = start_edges(cluster)
-    edges.wait_ready()
+def test_a_node_that_is_stopped_holds_nobody_up(cluster: RedisServers, edges: Edges) -> None:
     master = cluster.masters()[1]
     with edges.load() as load:
         master.stop()
         try:
-            said(edges.bare, OPENED)
-            said(edges.hot, OPENED)
+            edges.said(edges.bare, OPENED)
+            edges.said(edges.hot, OPENED)
             load.more(300)
         finally:
             master.cont()
-        said(edges.bare, BACK)
+        edges.said(edges.bare, BACK)
         edges.wait_hits()
         load.more()
     assert not load.failures
-    check_few_waited(edges.bare)
-    errors_of(edges.hot)
+    edges.check_few_waited()
+    edges.errors_of(edges.hot)
     edges.wait_connections()
 
 
-def test_a_network_that_swallows_everything_holds_nobody_up(cluster: RedisServers, start_edges: StartEdges) -> None:
-    edges = start_edges(cluster)
-    edges.wait_ready()
+def test_a_network_that_swallows_everything_holds_nobody_up(cluster: RedisServers, edges: Edges) -> None:
     master = cluster.masters()[0]
     with edges.load() as load:
         cluster.cut(master)
         try:
-            said(edges.bare, OPENED)
+            edges.said(edges.bare, OPENED)
             load.more(300)
         finally:
             cluster.mend(master)
-        said(edges.bare, BACK)
+        edges.said(edges.bare, BACK)
         edges.wait_hits()
         load.more()
     assert not load.failures
-    check_few_waited(edges.bare)
+    edges.check_few_waited()
     edges.wait_connections()
 
 
-def test_all_nodes_lost_leave_the_origin(cluster: RedisServers, start_edges: StartEdges) -> None:
-    edges = start_edges(cluster)
-    edges.wait_ready()
+def test_all_nodes_lost_leave_the_origin(cluster: RedisServers, edges: Edges) -> None:
     with edges.load() as load:
         for master in cluster.masters():
             cluster.cut(master)
         try:
-            said(edges.bare, OPENED, 3)
-            said(edges.bare, UNKNOWN)
+            edges.said(edges.bare, OPENED, 3)
+            edges.said(edges.bare, UNKNOWN)
             load.more(300)
         finally:
             for master in cluster.masters():
                 cluster.mend(master)
-        said(edges.bare, READY, 2)
+        edges.said(edges.bare, READY)
         edges.wait_hits()
         load.more()
     assert not load.failures
-    errors_of(edges.bare)
-    errors_of(edges.hot)
+    edges.errors_of(edges.bare)
+    edges.errors_of(edges.hot)
     edges.wait_connections()
 
 
@@ -335,7 +352,7 @@ def test_a_node_that_is_down_as_the_edge_starts_is_used_when_it_comes(
     try:
         edges = start_edges(cluster)
         with edges.load() as load:
-            said(edges.bare, OPENED)
+            edges.said(edges.bare, OPENED)
             load.more()
     finally:
         cluster.mend(down)
@@ -350,7 +367,7 @@ def test_no_node_at_all_as_the_edge_starts_leaves_the_origin(cluster: RedisServe
     try:
         edges = start_edges(cluster)
         with edges.load() as load:
-            said(edges.bare, OPENED, 6)
+            edges.said(edges.bare, OPENED, 6)
             load.more()
     finally:
         for node in cluster.nodes:
@@ -363,9 +380,7 @@ def test_no_node_at_all_as_the_edge_starts_leaves_the_origin(cluster: RedisServe
 # --- nodes that say no
 
 
-def test_slots_that_move_are_followed(cluster: RedisServers, start_edges: StartEdges) -> None:
-    edges = start_edges(cluster)
-    edges.wait_ready()
+def test_slots_that_move_are_followed(cluster: RedisServers, edges: Edges) -> None:
     names = layout.Names("edgeproxy")
     url = f"http://edge.test{HOT[0]}".encode()
     name = names.primary(url, url)
@@ -384,15 +399,13 @@ def test_slots_that_move_are_followed(cluster: RedisServers, start_edges: StartE
     last = edges.bare.record(edges.ask(HOT[0]))
     assert [(operation["node"], operation["outcome"]) for operation in last["store"]] == [(target.address, "hit")]
     assert last["cache_tier"] == "redis"
-    errors = errors_of(edges.bare)
+    errors = edges.errors_of(edges.bare)
     assert not [why for why in errors if why.startswith(("MOVED", "ASK"))], errors
     edges.wait_connections()
     cluster.move_slot(slot, source)
 
 
-def test_full_memory_is_read_from_all_the_same(cluster: RedisServers, start_edges: StartEdges) -> None:
-    edges = start_edges(cluster)
-    edges.wait_ready()
+def test_full_memory_is_read_from_all_the_same(cluster: RedisServers, edges: Edges) -> None:
     with edges.load() as load:
         configure(cluster, maxmemory="1", policy="noeviction")
         try:
@@ -408,8 +421,8 @@ def test_full_memory_is_read_from_all_the_same(cluster: RedisServers, start_edge
         until(lambda: edges.is_hit("/refused"), "room for what was refused")
         load.more()
     assert not load.failures
-    assert set(errors_of(edges.bare)) == {refused["store"][1]["error"]}
-    assert OPENED not in edges.bare.stderr, "a node that says no is there"
+    assert set(edges.errors_of(edges.bare)) == {refused["store"][1]["error"]}
+    assert OPENED not in edges.stderr(edges.bare), "a node that says no is there"
 
 
 def test_a_wrong_password_is_said_once_and_may_become_right(cluster: RedisServers, start_edges: StartEdges) -> None:
@@ -417,15 +430,15 @@ def test_a_wrong_password_is_said_once_and_may_become_right(cluster: RedisServer
         node.command("ACL", "SETUSER", "edge", "on", ">another", "~*", "&*", "+@all")
     edges = start_edges(cluster, username="edge", password="right")
     with edges.load() as load:
-        said(edges.bare, OPENED, 6)
+        edges.said(edges.bare, OPENED, 6)
         load.more()
         for node in cluster.nodes:
             node.command("ACL", "SETUSER", "edge", ">right")
         edges.wait_ready()
         load.more()
     assert not load.failures
-    assert edges.bare.stderr.count("WRONGPASS") == 6, "once for each node"
-    assert "right" not in edges.bare.stderr.replace("copyright", "")
+    assert edges.stderr(edges.bare).count("WRONGPASS") == 6, "once for each node"
+    assert "right" not in edges.stderr(edges.bare).replace("copyright", "")
     edges.wait_connections()
 
 
