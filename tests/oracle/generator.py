@@ -472,7 +472,7 @@ def _told(rng: Random, ask: Ask) -> Ask:
     """The request with something for a script to do, at times."""
     if rng.random() < 0.3:
         return ask
-    if ask.body and rng.random() < 0.2:
+    if ask.body and rng.random() < 0.4:
         actions = ["refuse", "answer"]
     elif rng.random() < 0.1:
         actions = [rng.choice(FAILING)]

@@ -21,16 +21,16 @@ class Profile(NamedTuple):
 
 
 PROFILES: tuple[Profile, ...] = (
-    Profile("default", 3000, {}),
+    Profile("default", 1750, {}),
     Profile(
         "untraced",
-        200,
+        150,
         {"tracing": {"enabled": False, "server_timing": False}, "cache": {"send_tags": True}},
         without="stale",
     ),
     Profile(
         "others",
-        200,
+        150,
         {
             "tracing": {
                 "propagators": ["b3", "tracecontext", "jaeger"],
@@ -43,14 +43,14 @@ PROFILES: tuple[Profile, ...] = (
     ),
     Profile(
         "untrusted",
-        200,
+        150,
         {
             "tracing": {"trust": "none", "send_x_trace_id": False, "x_trace_id": False},
             "cache": {"uncacheable_ttl": 5, "max_object_bytes": 30_000, "purge_allow": ["127.0.0.0/8"]},
         },
         without="stale",
     ),
-    Profile("scripted", 400, {}, without="stale", script=Path(__file__).with_name("deciding.py")),
+    Profile("scripted", 300, {}, without="stale", script=Path(__file__).with_name("deciding.py")),
 )
 
 
