@@ -30,6 +30,7 @@ from edgeproxy.logging import AppendSink
 from edgeproxy.logging.app import configure
 from edgeproxy.node.control import Control, ControlWord
 from edgeproxy.node.errors import ControlPageError
+from edgeproxy.node.frames import in_one_piece
 from edgeproxy.node.inspect import Inspector
 from edgeproxy.node.runtime import RuntimeDir
 from edgeproxy.node.storage import storage_paths
@@ -221,7 +222,7 @@ def main() -> None:
     configure(config.log.level, process="worker", worker=options.index)
     listener = socket.socket(fileno=options.listen_fd)
     worker = Worker(options.index, options.generation, config, options.runtime_dir, listener)
-    uvloop.run(worker.serve(options.ready_fd))
+    in_one_piece(lambda: uvloop.run(worker.serve(options.ready_fd)))
 
 
 if __name__ == "__main__":

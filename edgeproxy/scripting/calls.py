@@ -14,7 +14,7 @@ import contextvars
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import structlog
 from mitmproxy.exceptions import AddonHalt
@@ -74,7 +74,7 @@ class Calls:
                 continue
             noted = scope.note()
             outcome = self._call(hook, arguments, scope, noted)
-            if inspect.isawaitable(outcome):
+            if _is_awaited(outcome):
                 return self._later(self._go_on(hooks[number:], outcome, noted, arguments, scope), scope, then)
             if outcome is _HALT or scope.failed:
                 break
@@ -113,7 +113,7 @@ class Calls:
                 continue
             noted = scope.note()
             outcome = self._call(hook, arguments, scope, noted)
-            if inspect.isawaitable(outcome):
+            if _is_awaited(outcome):
                 outcome = await self._await(hook, outcome, scope, noted)
         waiting = scope.resumed()
         if waiting is not None:
@@ -121,11 +121,12 @@ class Calls:
 
     def _call(self, hook: Hook, arguments: tuple[Any, ...], scope: Scope, noted: object) -> object:
         began = time.monotonic()
-        outcome: object = _HALT
         try:
-            with contextlib.suppress(AddonHalt):
-                outcome = scope.context.copy().run(hook.function, *arguments)
-            if not inspect.isawaitable(outcome):
+            try:
+                outcome: object = scope.context.copy().run(hook.function, *arguments)
+            except AddonHalt:
+                outcome = _HALT
+            if not _is_awaited(outcome):
                 scope.check()
         except BaseException as error:  # noqa: BLE001  whatever a script does, the request has an end
             self._failed(hook, scope, noted, error)
@@ -189,6 +190,11 @@ class Calls:
             exc_info=error,
         )
         return self._is_strict
+
+
+def _is_awaited(outcome: object) -> TypeGuard[Awaitable[object]]:
+    """Whether a hook is to be waited for: most return None."""
+    return outcome is not None and inspect.isawaitable(outcome)
 
 
 _HALT = object()

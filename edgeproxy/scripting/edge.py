@@ -22,6 +22,7 @@ TOLD = (
     *("cache", "age", "ttl_left", "origin"),
 )
 """What only the edge sets; the last four are None until there is a response."""
+_UNTOLD: dict[str, Any] = dict.fromkeys(TOLD)
 DECIDED = ("key", "ttl", "bypass", "tags")
 """What scripts may set until the request is looked up in the cache, which is after the request hooks."""
 _SETTABLE = (*DECIDED, "log")
@@ -46,6 +47,8 @@ class Decisions:
 
     def target(self, route: Target) -> Target:
         """A route with these decisions in place of what is configured."""
+        if self is _NOTHING:
+            return route
         rules = route.rules
         if self.ttl_ns is not None:
             rules = msgspec.structs.replace(rules, ttl_ns=self.ttl_ns)
@@ -64,8 +67,8 @@ class Edge(dict[str, Any]):
 
     def __init__(self, told: Mapping[str, Any], *, is_decided: bool = False) -> None:
         """Begin with what is known; nothing is decided, unless it is a copy of one where it is."""
-        nothing: dict[str, Any] = {"key": {}, "ttl": None, "bypass": False, "tags": [], "log": {}}
-        super().__init__({**dict.fromkeys(TOLD), **nothing, **told})
+        super().__init__(_UNTOLD)
+        super().update({"key": {}, "ttl": None, "bypass": False, "tags": [], "log": {}, **told})
         self._is_decided = is_decided
 
     @classmethod
@@ -139,7 +142,14 @@ class Edge(dict[str, Any]):
 
     def saved(self) -> dict[str, Any]:
         """What scripts have set so far, to be given to `tell` where the last of it is to be undone."""
-        return {key: copy.copy(self[key]) for key in _SETTABLE}
+        ttl = self["ttl"]
+        return {
+            "key": dict(self["key"]),
+            "ttl": dict(ttl) if isinstance(ttl, dict) else ttl,
+            "bypass": self["bypass"],
+            "tags": list(self["tags"]),
+            "log": dict(self["log"]),
+        }
 
     def decide(self) -> Decisions:
         """What was decided; from now on nothing more is. Raises TypeError or ValueError for a list or dict that was

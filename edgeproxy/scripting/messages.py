@@ -4,6 +4,8 @@ What is unchanged stays byte for byte what it was. What was changed is checked a
 script can make two messages of one by accident. No I/O.
 """
 
+import functools
+import operator
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -35,6 +37,13 @@ _PORTS = {b"http": 80, b"https": 443}
 _STATUSES = range(200, 600)
 
 
+_UNKNOWN = (b"", b"")
+_FIELDS: dict[str, tuple[bytes, bytes] | None] = {}
+"""Field lines of responses that were read lately."""
+_FIELDS_MAX = 2048
+_FIELD_LENGTH = 128
+
+
 class Came(NamedTuple):
     """A request as it came, before any script saw it."""
 
@@ -62,6 +71,7 @@ class Wanted(NamedTuple):
     """Where a script sends it (`scheme://host:port`); empty where it did not say."""
 
 
+@functools.lru_cache(maxsize=1024)
 def authority_of(host: bytes, scheme: bytes = b"http") -> tuple[str, int]:
     """Host and port of a Host field."""
     match = _AUTHORITY.fullmatch(host)
@@ -99,7 +109,7 @@ def flow_of(exchange: Exchange, client: connection.Client) -> tuple[http.HTTPFlo
         authority=b"",
         path=exchange.target,
         http_version=b"HTTP/1.1" if exchange.minor else b"HTTP/1.0",
-        headers=http.Headers(lines),
+        headers=_headers(lines),
         content=None if exchange.has_body else b"",
         trailers=None,
         timestamp_start=exchange.now_ns / 1e9,
@@ -150,6 +160,13 @@ def _made[M: http.Message](message: type[M], data: type[http.MessageData], **fie
     made = message.__new__(message)
     made.data = data.__new__(data)
     vars(made.data).update(fields)
+    return made
+
+
+def _headers(lines: FieldLines) -> http.Headers:
+    """Fields as mitmproxy has them; what its constructor would check again is bytes."""
+    made = http.Headers.__new__(http.Headers)
+    made.fields = tuple(lines)
     return made
 
 
@@ -277,24 +294,33 @@ def response_of(head: str) -> http.Response:
     """The response that a head is, without the fields that are its connection's; the body is still to come."""
     first, *rest = head.removesuffix("\r\n").split("\r\n")
     _, status, *reason = first.split(" ", 2)
-    fields = []
-    for line in rest:
-        name, _, value = line.partition(":")
-        key = name.encode("latin-1")
-        if key.lower() not in _HOP_FIELDS:
-            fields.append((key, value.strip(" \t").encode("latin-1")))
+    fields = [field for line in rest if (field := _field_of(line)) is not None]
     return _made(
         http.Response,
         http.ResponseData,
         http_version=b"HTTP/1.1",
         status_code=int(status),
         reason=reason[0].encode("latin-1") if reason else b"",
-        headers=http.Headers(fields),
+        headers=_headers(fields),
         content=None,
         trailers=None,
         timestamp_start=time.time(),
         timestamp_end=None,
     )
+
+
+def _field_of(line: str) -> tuple[bytes, bytes] | None:
+    """A field line's name and value; None where it is the connection's. Most lines are the same in many responses."""
+    field = _FIELDS.get(line, _UNKNOWN)
+    if field is _UNKNOWN:
+        name, _, value = line.partition(":")
+        key = name.encode("latin-1")
+        field = None if key.lower() in _HOP_FIELDS else (key, value.strip(" \t").encode("latin-1"))
+        if len(line) <= _FIELD_LENGTH:
+            if len(_FIELDS) >= _FIELDS_MAX:
+                _FIELDS.clear()
+            _FIELDS[line] = field
+    return field
 
 
 def response_head(
@@ -323,7 +349,9 @@ def _response_head(
         raise ChangeError("the reason phrase has a control character or a line end")
     _content(data)
     lines = data.headers.fields
-    _check_fields(line for line in lines if line not in known)
+    if lines is not known:
+        checked = frozenset(known)
+        _check_fields([line for line in lines if line not in checked])
     dropped = _HOP_FIELDS | without
     fields = b"".join(b"%b: %b\r\n" % line for line in lines if line[0].lower() not in dropped)
     return (b"HTTP/1.1 %d %b\r\n%b" % (data.status_code, data.reason, fields)).decode("latin-1")
@@ -356,11 +384,12 @@ class Snapshot(NamedTuple):
 
     request: _Kept
     response: _Kept | None
-    values: dict[str, object]
+    values: tuple[object, ...]
 
 
 _KEPT = ("error", "live", "intercepted", "marked", "comment")
 """What scripts may change of a flow beside its messages."""
+_kept_of = operator.attrgetter(*_KEPT)
 
 
 def snapshot(flow: http.HTTPFlow) -> Snapshot:
@@ -369,7 +398,7 @@ def snapshot(flow: http.HTTPFlow) -> Snapshot:
     return Snapshot(
         request=_kept(flow.request),
         response=None if response is None else _kept(response),
-        values={name: getattr(flow, name) for name in _KEPT},
+        values=_kept_of(flow),
     )
 
 
@@ -393,7 +422,7 @@ def restore(flow: http.HTTPFlow, was: Snapshot) -> None:
     if was.response is not None:
         _put_back(was.response)
     flow.response = None if was.response is None else was.response.message  # type: ignore[assignment]
-    vars(flow).update(was.values)
+    vars(flow).update(zip(_KEPT, was.values, strict=True))
 
 
 def _put_back(was: _Kept) -> None:
@@ -408,6 +437,13 @@ def _put_back(was: _Kept) -> None:
 
 def check_types(flow: http.HTTPFlow) -> None:
     """Raise ChangeError where a script has put something into a flow that is not of mitmproxy's types."""
+    response = flow.response
+    if (
+        type(flow.metadata) is dict
+        and _is_usual(flow.request, http.Request, http.RequestData)
+        and (response is None or _is_usual(response, http.Response, http.ResponseData))
+    ):
+        return
     _must_be("flow.request", flow.request, http.Request)
     _must_be("flow.response", flow.response, http.Response | None)
     _must_be("flow.metadata", flow.metadata, dict)
@@ -416,6 +452,13 @@ def check_types(flow: http.HTTPFlow) -> None:
             _must_be("a message's data", message.data, http.MessageData)
             _must_be("what a message has for headers", message.data.headers, http.Headers)
             _must_be("what a message has for trailers", message.data.trailers, http.Headers | None)
+
+
+def _is_usual(message: object, kind: type[http.Message], data: type[http.MessageData]) -> bool:
+    """Whether a message is what most are, of the very classes that mitmproxy has for it; that is told fast."""
+    if type(message) is not kind or type(message.data) is not data:
+        return False
+    return type(message.data.headers) is http.Headers and message.data.trailers is None
 
 
 def _must_be(what: str, found: object, kind: type | UnionType) -> None:

@@ -7,7 +7,7 @@ from mitmproxy import http
 from edgeproxy.scripting.edge import Decisions
 from edgeproxy.scripting.errors import FAILED
 from edgeproxy.scripting.messages import Stream, Wanted, wanted
-from edgeproxy.scripting.scope import AHEAD_BYTES, FlowScope, Phase
+from edgeproxy.scripting.scope import AHEAD_BYTES, FlowScope, Note, Phase
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -22,14 +22,23 @@ class RequestSteps(FlowScope):
     _whole_body: bytes | None = None
     """As it came, where it is held."""
 
+    _as_it_came: Note | None = None
+    """Before the first hook was called."""
+
     def begin(self) -> None:
         """The request's head is there."""
         self._kept: list[bytes] = []
-        self._as_it_came = self.note()
         if self.is_strict and self.chain.lacks_one_for(self.exchange):
             self.give_up(FAILED)
         else:
             self.call("requestheaders", self._head_seen)
+
+    def note(self) -> Note:
+        """The flow as it is, and what scripts have set beside it."""
+        noted = super().note()
+        if self._as_it_came is None:
+            self._as_it_came = noted
+        return noted
 
     def own_response(self) -> None:
         """A script has set the response."""
@@ -167,7 +176,8 @@ class RequestSteps(FlowScope):
         self.pipeline.forward(self.exchange, plan)
 
     def _undo_all(self) -> None:
-        self.undo(self._as_it_came)
+        if self._as_it_came is not None:
+            self.undo(self._as_it_came)
         if self._whole_body is not None:
             self.flow.request.data.content = self._whole_body
         self.flow.request.stream = self._streams

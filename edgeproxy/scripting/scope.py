@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.scripted import ScriptedPipeline
     from edgeproxy.scripting.host import ScriptHost
 
+type Note = tuple[Snapshot, dict[str, Any], dict[str, Any]]
+"""A flow, its metadata, and what scripts have decided, at one time."""
+
 AHEAD_BYTES = 256 * 1024
 """How much of a message may wait for a hook before its sender is held up."""
 
@@ -152,11 +155,11 @@ class FlowScope:
         self.edge.tell(**found.saved())  # a copy is there after flow.revert()
         self.flow.metadata["edge"] = self.edge
 
-    def note(self) -> tuple[Snapshot, dict[str, Any], dict[str, Any]]:
+    def note(self) -> Note:
         """The flow as it is, and what scripts have set beside it."""
         return snapshot(self.flow), dict(self.flow.metadata), self.edge.saved()
 
-    def undo(self, noted: tuple[Snapshot, dict[str, Any], dict[str, Any]]) -> None:
+    def undo(self, noted: Note) -> None:
         """The flow as it was."""
         was, metadata, saved = noted
         restore(self.flow, was)
