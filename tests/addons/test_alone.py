@@ -131,19 +131,23 @@ class TestWhatGoesWrong:
 
 class TestTheScriptsPaths:
     def test_by_default_that_of_the_one_that_holds_all(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "edgeproxy.addons"], capture_output=True, text=True, check=True, timeout=60
-        )
-        assert Path(done.stdout.strip()).name == "all.py"
+        done = said_of_paths()
+        assert done.stdout == f"{own_script('all')}\n"
         assert Path(done.stdout.strip()).is_file()
 
-    @pytest.mark.parametrize("name", ["trace_inject", "edge_cache", "access_log"])
-    def test_each_by_its_name(self, name: str) -> None:
-        assert Path(own_script(name)).name == f"{name}.py"
+    def test_each_by_its_name(self) -> None:
+        names = ["trace_inject", "edge_cache", "access_log"]
+        paths = [Path(line) for line in said_of_paths(*names).stdout.splitlines()]
+        assert [path.name for path in paths] == [f"{name}.py" for name in names]
+        assert [str(path) for path in paths] == [own_script(name) for name in names]
 
     def test_another_name_is_an_error_that_names_all(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "edgeproxy.addons", "mine"], capture_output=True, text=True, check=False, timeout=60
-        )
+        done = said_of_paths("mine")
         assert done.returncode == 1
         assert "trace_inject" in done.stderr
+
+
+def said_of_paths(*names: str) -> "subprocess.CompletedProcess[str]":
+    """What the command says of where the scripts are."""
+    command = [sys.executable, "-m", "edgeproxy.addons", *names]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
