@@ -5,6 +5,7 @@ import pickle
 import re
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ USER = "edgeproxy"
 PASSWORD = "s3cret-that-shows-nowhere"
 MODES = ["plain", "function"]
 KNOWN = "redis: the purge rules are known"
+DAMAGED = "a stored response is damaged, and not used"
 HTTP = httpx.Client(trust_env=False, verify=False)
 """Made once, and for plain HTTP: a client that gets ready for TLS takes longer than a hundred requests."""
 StartNode = Callable[..., Node]
@@ -52,9 +54,19 @@ def mutual() -> Iterator[RedisServers]:
         yield cluster
 
 
-@pytest.fixture(autouse=True)
-def cacheable(origin: Origin) -> None:
-    origin.default = reply(b"from the origin", "Cache-Control: max-age=600", "Content-Type: text/plain")
+@pytest.fixture(scope="module")
+def origin() -> Iterator[Origin]:
+    answer = reply(b"from the origin", "Cache-Control: max-age=600", "Content-Type: text/plain")
+    with Origin(default=answer) as started:
+        yield started
+
+
+@pytest.fixture(scope="class")
+def emptied(shared_redis_cluster: RedisServers) -> RedisServers:
+    """A cluster that was empty before a class's tests."""
+    shared_redis_cluster.wait_ready()
+    shared_redis_cluster.flush()
+    return shared_redis_cluster
 
 
 def cache_of(cluster: RedisServers, **redis: Any) -> dict[str, Any]:
@@ -255,8 +267,20 @@ class TestThePassword:
         assert [get(node, "/wrong") for _ in range(3)] == ["fwd=uri-miss"] * 3
         assert "wrong-but-secret" not in node.stderr
 
-    def test_it_shows_nowhere(self, guarded: RedisServers, start_node: StartNode) -> None:
-        node = start_node(cache=cache_of(guarded, password=PASSWORD), log={"level": "debug"})
+    @pytest.fixture(scope="class")
+    @classmethod
+    def node(cls, guarded: RedisServers, origin: Origin) -> Iterator[Node]:
+        """One that keeps nothing of its files to itself but what it means to, and says all that it can."""
+        with ExitStack() as stack:
+            before = os.umask(0)
+            try:
+                node = Node(origin.url, cache=cache_of(guarded, password=PASSWORD), log={"level": "debug"})
+                stack.enter_context(node)
+            finally:
+                os.umask(before)
+            yield node
+
+    def test_it_shows_nowhere(self, node: Node) -> None:
         uses_redis(node)
         fill(node, "/shows-nowhere")
         checked = node.command("check").stdout
@@ -267,14 +291,7 @@ class TestThePassword:
         assert [text for text in said if PASSWORD in text] == []
         assert PASSWORD not in node.access_log.read_text()
 
-    def test_only_its_owner_can_read_the_configuration_in_force(
-        self, guarded: RedisServers, start_node: StartNode
-    ) -> None:
-        before = os.umask(0)
-        try:
-            node = start_node(cache=cache_of(guarded, password=PASSWORD))
-        finally:
-            os.umask(before)
+    def test_only_its_owner_can_read_the_configuration_in_force(self, node: Node) -> None:
         (file,) = node.runtime_dir.glob("config-*.json")
         assert PASSWORD in file.read_text()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -295,21 +312,27 @@ class Attack:
 
 
 class TestValuesOfStrangers:
-    def test_a_pickle_is_data(self, redis_cluster: RedisServers, start_node: StartNode, tmp_path: Path) -> None:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def node(cls, emptied: RedisServers, origin: Origin) -> Iterator[Node]:
+        with Node(origin.url, cache=cache_of(emptied)) as started:
+            uses_redis(started)
+            yield started
+
+    def test_a_pickle_is_data(self, node: Node, emptied: RedisServers, tmp_path: Path) -> None:
         harm = tmp_path / "harm"
         payload = pickle.dumps(Attack(harm))
-        node = start_node(cache=cache_of(redis_cluster))
-        uses_redis(node)
-        head = redis_cluster.cluster_client()
+        head = emptied.cluster_client()
+        reported = node.stderr.count(DAMAGED)
         for name, value in (("/1", payload), ("/2", b"1e" + b"0" * 55 + b"\0" * 13 + payload)):
             head.set(name_of(name), value)
             assert get(node, name) == "fwd=uri-miss"
-        assert node.stderr.count("a stored response is damaged, and not used") == 2
+        assert node.stderr.count(DAMAGED) == reported + 2
         fill(node, "/1")
         fill(node, "/2")
         assert not harm.exists()
 
-    def test_garbage_is_a_miss(self, redis_cluster: RedisServers, start_node: StartNode) -> None:
+    def test_garbage_is_a_miss(self, node: Node, emptied: RedisServers) -> None:
         garbage = {
             "empty": b"",
             "version": b"1",
@@ -320,57 +343,57 @@ class TestValuesOfStrangers:
             "garbled-mark": b"1v" + b"\xff" * 300,
             "zeros": b"\0" * 4096,
         }
-        node = start_node(cache=cache_of(redis_cluster))
-        uses_redis(node)
-        client = redis_cluster.cluster_client()
+        client = emptied.cluster_client()
         for name, value in garbage.items():
             client.set(name_of(f"/{name}"), value)
             assert get(node, f"/{name}") == "fwd=uri-miss", name
             fill(node, f"/{name}")
 
-    def test_another_type_than_a_string_is_a_miss(self, redis_cluster: RedisServers, start_node: StartNode) -> None:
-        node = start_node(cache=cache_of(redis_cluster))
-        uses_redis(node)
-        redis_cluster.cluster_client().lpush(name_of("/list"), "value")
+    def test_another_type_than_a_string_is_a_miss(self, node: Node, emptied: RedisServers) -> None:
+        emptied.cluster_client().lpush(name_of("/list"), "value")
         assert get(node, "/list") == "fwd=uri-miss"
         fill(node, "/list")
 
-    def test_a_response_to_another_url_is_not_served(self, redis_cluster: RedisServers, start_node: StartNode) -> None:
-        node = start_node(cache=cache_of(redis_cluster))
-        uses_redis(node)
+    def test_a_response_to_another_url_is_not_served(self, node: Node, emptied: RedisServers) -> None:
         fill(node, "/private")
-        client = redis_cluster.cluster_client()
+        client = emptied.cluster_client()
         for end in ("", ".b"):
             client.set(name_of("/public") + end, client.get(name_of("/private") + end))
         assert get(node, "/public") == "fwd=uri-miss"
 
 
 class TestOtherTenants:
-    def test_purging_everything_is_about_one_prefix(self, redis_cluster: RedisServers, start_node: StartNode) -> None:
-        mine = start_node(cache=cache_of(redis_cluster, prefix="mine"))
-        theirs = start_node(cache=cache_of(redis_cluster, prefix="theirs"))
-        client = redis_cluster.cluster_client()
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tenants(cls, emptied: RedisServers, origin: Origin) -> Iterator[tuple[Node, Node]]:
+        """Nodes of two tenants; one's prefix begins like the other's."""
+        with (
+            Node(origin.url, cache=cache_of(emptied, prefix="shop")) as short,
+            Node(origin.url, cache=cache_of(emptied, prefix="shop2")) as long,
+        ):
+            for node in (short, long):
+                uses_redis(node)
+            yield short, long
+
+    def test_purging_everything_is_about_one_prefix(self, emptied: RedisServers, tenants: tuple[Node, Node]) -> None:
+        mine, theirs = tenants
+        client = emptied.cluster_client()
         client.set("their:own", "value")
-        for node in (mine, theirs):
-            uses_redis(node)
+        for node in tenants:
             fill(node, "/tenant/1")
-        kept = client.get(name_of("/tenant/1", "theirs"))
+        kept = client.get(name_of("/tenant/1", "shop2"))
         assert kept
-        rules = client.xrange("theirs:1:{purges}")
+        rules = client.xrange("shop2:1:{purges}")
         mine.command("purge", "--all")
         until(lambda: get(mine, "/tenant/1") != "hit", "the purge to hold")
         assert get(theirs, "/tenant/1") == "hit"
-        assert client.get(name_of("/tenant/1", "theirs")) == kept
+        assert client.get(name_of("/tenant/1", "shop2")) == kept
         assert client.get("their:own") == b"value"
-        assert client.xrange("theirs:1:{purges}") == rules
+        assert client.xrange("shop2:1:{purges}") == rules
 
-    def test_a_prefix_that_begins_like_another_is_another(
-        self, redis_cluster: RedisServers, start_node: StartNode
-    ) -> None:
-        short = start_node(cache=cache_of(redis_cluster, prefix="shop"))
-        long = start_node(cache=cache_of(redis_cluster, prefix="shop2"))
-        for node in (short, long):
-            uses_redis(node)
+    def test_a_prefix_that_begins_like_another_is_another(self, tenants: tuple[Node, Node]) -> None:
+        short, long = tenants
+        for node in tenants:
             fill(node, "/1")
         purge(short, "/*")
         assert get(long, "/1") == "hit"
