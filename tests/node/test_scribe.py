@@ -96,7 +96,7 @@ def test_a_scribe_killed_again_and_again_loses_no_line_and_writes_none_twice(
     run: Path, log: Path, log_format: str
 ) -> None:
     """Two workers, one so fast that its ledger overflows and it appends to the log by itself."""
-    lines = 30_000
+    lines = 10_000
     chance = random.Random(1)
     one = Scribe(run, log, log_format)
     options = {"log": log, "format": log_format, "lines": lines, "ring": 256 * 1024}
@@ -105,7 +105,7 @@ def test_a_scribe_killed_again_and_again_loses_no_line_and_writes_none_twice(
         while kills < 8 or any(worker.popen.poll() is None for worker in (fast, slow)):
             one.start()
             before = log.stat().st_size
-            goal = before + chance.randrange(1, 2_000_000)
+            goal = before + chance.randrange(1, 1_000_000)
             deadline = time.monotonic() + chance.random() * 0.3
             while log.stat().st_size < goal and time.monotonic() < deadline:
                 pass
@@ -140,7 +140,7 @@ def test_a_killed_workers_requests_are_written_as_lost(run: Path, log: Path) -> 
 def test_lost_requests_are_written_once_though_the_scribe_dies_too(run: Path, log: Path) -> None:
     chance = random.Random(2)
     one = Scribe(run, log)
-    for round_ in range(6):
+    for round_ in range(4):
         with feeder(run, worker=round_, lines=300, leave_open=60) as worker:
             worker.wait_done()
         # Anywhere between its start and its end of the work; ready comes before or after, whatever.
@@ -153,13 +153,13 @@ def test_lost_requests_are_written_once_though_the_scribe_dies_too(run: Path, lo
     one.start()
     wait_until(lambda: drained(run), "the ledgers are deleted")
     assert one.stop() == 0
-    assert sorted(span_ids(log)) == sorted(each for worker in range(6) for each in expected(worker, 360))
+    assert sorted(span_ids(log)) == sorted(each for worker in range(4) for each in expected(worker, 360))
 
 
 def test_workers_killed_under_load_leave_no_gap(run: Path, log: Path) -> None:
     """Every seq up to the highest has its line: published, or lost."""
     with scribe(run, log):
-        for worker in range(5):
+        for worker in range(3):
             with feeder(run, worker=worker, lines=10**9, log=log, ring=64 * 1024):
                 size = log.stat().st_size if log.exists() else 0
                 wait_until(lambda: log.exists() and log.stat().st_size > size + 300_000, "it wrote something")  # noqa: B023
@@ -168,13 +168,13 @@ def test_workers_killed_under_load_leave_no_gap(run: Path, log: Path) -> None:
     for line in lines_of(log):
         one = json.loads(line)
         found.setdefault(one["worker"], []).append(one["seq"])
-    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert sorted(found) == [0, 1, 2]
     for seqs in found.values():
         assert sorted(seqs) == list(range(len(seqs)))
 
 
 def test_rotation_under_load_splits_the_log_between_lines(run: Path, log: Path) -> None:
-    lines = 50_000
+    lines = 20_000
     rotated: list[Path] = []
     with scribe(run, log) as one, feeder(run, lines=lines, log=log, pause_s=0.002) as worker:
         while worker.popen.poll() is None:
@@ -183,7 +183,7 @@ def test_rotation_under_load_splits_the_log_between_lines(run: Path, log: Path) 
                 continue
             rotated.append(log.rename(log.with_name(f"access.log.{number}")))
             one.signal(signal.SIGUSR1)
-            limit = time.monotonic() + 0.05
+            limit = time.monotonic() + 0.02
             while time.monotonic() < limit:
                 pass
         wait_until(lambda: drained(run), "the ledger is deleted")
@@ -454,7 +454,7 @@ def test_a_ledger_of_another_version_is_reported_once_and_left_alone(run: Path, 
 
 def test_the_bulk_path_is_cheap(run: Path, log: Path) -> None:
     """A figure to look at, with a bound far above it for busy machines: CPU of the whole process per line."""
-    lines = 200_000
+    lines = 100_000
     with scribe(run, log) as one, Feeder(run, lines=lines, log=log, pause_s=0.002).popen as worker:
         worker.wait(120)
         wait_until(lambda: drained(run), "the ledger is deleted")
