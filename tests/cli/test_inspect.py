@@ -221,6 +221,17 @@ class TestBesideANode:
         opened |= set((process / "maps").read_text().split())
         assert not [path for path in opened if path.startswith(str(node.folder))]
 
+    def test_ctrl_c_ends_it_and_leaves_nothing_behind(self, world: World, inspect: Callable[..., Inspect]) -> None:
+        _, node, _ = world
+        inspection = inspect(node.config_file)
+        pid = inspection.mitmweb
+        inspection.process.send_signal(signal.SIGINT)
+        assert inspection.process.wait(START_S) == 0
+        assert not Path(f"/proc/{pid}").exists()
+        assert "Traceback" not in inspection.said
+        assert {one.name for one in inspection.folder.iterdir()} == {"stdout", "stderr"}
+        assert node.is_running()
+
 
 def listened_on() -> set[tuple[str, int]]:
     """Address and port of each socket that listens, as the kernel writes them."""
@@ -230,17 +241,6 @@ def listened_on() -> set[tuple[str, int]]:
 
 
 class TestItsEnd:
-    def test_ctrl_c_ends_it_and_leaves_nothing_behind(self, origin: Origin, inspect: Callable[..., Inspect]) -> None:
-        with Node(origin.url) as node:
-            inspection = inspect(node.config_file)
-            pid = inspection.mitmweb
-            inspection.process.send_signal(signal.SIGINT)
-            assert inspection.process.wait(START_S) == 0
-            assert not Path(f"/proc/{pid}").exists()
-            assert "Traceback" not in inspection.said
-            assert {one.name for one in inspection.folder.iterdir()} == {"stdout", "stderr"}
-            assert node.is_running()
-
     def test_mitmweb_ends_with_it_even_where_it_is_killed(self, paper: Node, inspect: Callable[..., Inspect]) -> None:
         inspection = inspect(paper.config_file)
         pid = inspection.mitmweb
@@ -329,49 +329,68 @@ def response(flow):
 """
 
 
+Site = tuple[Origin, Inspect, Path]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """An inspection with scripts, and the folder where they and the access log are."""
+    folder = tmp_path_factory.mktemp("scripts")
+    scripts = {name: folder / f"{name}.py" for name in ("mine", "theirs", "changing")}
+    for name, path in scripts.items():
+        path.write_text(SCRIPT.replace("mine", name))
+    addons = {
+        "scripts": [str(path) for path in scripts.values()],
+        "filters": {str(scripts["theirs"]): "~u /configured"},
+        "options": {"mine_word": "hello"},
+    }
+    with Origin() as origin:
+        paper = Node(origin.url, addons=addons)  # not started: its configuration is what is needed of it
+        try:
+            with Inspect(paper.config_file, "--access-log", str(folder / "looked-into.log")) as inspection:
+                yield origin, inspection, folder
+        finally:
+            paper.__exit__()
+
+
 class TestTheOperatorsScripts:
-    def test_they_see_what_their_filters_select_and_have_their_options(
-        self, origin: Origin, paper: Node, inspect: Callable[..., Inspect]
-    ) -> None:
-        path = paper.folder / "mine.py"
-        path.write_text(SCRIPT)
-        paper.write_config(addons={"scripts": [str(path)], "options": {"mine_word": "hello"}})
-        inspection = inspect(paper.config_file)
-        got = inspection.get("/mine/x")
-        assert got["x-version"] == "1"
+    def test_they_see_what_their_filters_select_and_have_their_options(self, site: Site) -> None:
+        origin, inspection, folder = site
+        assert inspection.get("/mine/x")["x-version"] == "1"
         assert origin.seen("/mine/x")[0]["x-mine"] == "hello"
         other = inspection.get("/other")
         assert other.values("x-version") == []
         assert origin.seen("/other")[0].values("x-mine") == []
-        first, second = inspection.lines(2)
-        assert first["script"] == {"names": ["mine.py"], "rewritten": None, "log": {"word": "hello"}, "spans": []}
-        assert second["script"] is None
+        found = until(lambda: got if len(got := logged_in(folder)) >= 2 else [], "two lines")
+        lines = {line["path"]: line for line in found}
+        log = {"word": "hello"}
+        assert lines["/mine/x"]["script"] == {"names": ["mine.py"], "rewritten": None, "log": log, "spans": []}
+        assert lines["/other"]["script"] is None
 
-    def test_the_configurations_filter_wins(self, paper: Node, inspect: Callable[..., Inspect]) -> None:
-        path = paper.folder / "mine.py"
-        path.write_text(SCRIPT)
-        paper.write_config(addons={"scripts": [str(path)], "filters": {str(path): "~u /theirs"}})
-        inspection = inspect(paper.config_file)
-        assert inspection.get("/mine").values("x-version") == []
-        assert inspection.get("/theirs")["x-version"] == "1"
+    def test_the_configurations_filter_wins(self, site: Site) -> None:
+        _, inspection, _ = site
+        assert inspection.get("/theirs").values("x-version") == []
+        assert inspection.get("/configured")["x-version"] == "1"
 
-    def test_they_are_loaded_anew_and_a_broken_one_leaves_the_last_good_one(
-        self, paper: Node, inspect: Callable[..., Inspect]
-    ) -> None:
-        path = paper.folder / "mine.py"
-        path.write_text(SCRIPT)
-        paper.write_config(addons={"scripts": [str(path)]})
-        inspection = inspect(paper.config_file)
-        path.write_text(SCRIPT.replace('"1"', '"2"'))
-        until(lambda: inspection.get("/mine")["x-version"] == "2", "the new script")
+    def test_they_are_loaded_anew_and_a_broken_one_leaves_the_last_good_one(self, site: Site) -> None:
+        _, inspection, folder = site
+        path = folder / "changing.py"
+        script = path.read_text()
+        assert inspection.get("/changing")["x-version"] == "1"
+        path.write_text(script.replace('"1"', '"2"'))
+        until(lambda: inspection.get("/changing")["x-version"] == "2", "the new script")
         path.write_text("def request(flow:")
         until(lambda: "SyntaxError" in inspection.said, "the error")
-        assert inspection.get("/mine")["x-version"] == "2"
+        assert inspection.get("/changing")["x-version"] == "2"
 
-    def test_its_access_log_can_go_to_a_file(
-        self, paper: Node, inspect: Callable[..., Inspect], tmp_path: Path
-    ) -> None:
-        inspection = inspect(paper.config_file, "--access-log", str(tmp_path / "looked-into.log"))
+    def test_its_access_log_can_go_to_a_file(self, site: Site) -> None:
+        _, inspection, folder = site
+        before = len(logged_in(folder))
         trace_id = inspection.get("/x").trace_id
-        (line,) = (tmp_path / "looked-into.log").read_text().splitlines()
-        assert json.loads(line)["trace_id"] == trace_id
+        (line,) = until(lambda: logged_in(folder)[before:], "its line")
+        assert line["trace_id"] == trace_id
+
+
+def logged_in(folder: Path) -> list[Record]:
+    """The lines of the access log in a folder."""
+    return [json.loads(line) for line in (folder / "looked-into.log").read_text().splitlines()]
