@@ -1,4 +1,4 @@
-"""What a client sees of the node, with real sockets: one node and one origin a module, and a path for each test."""
+"""What a client sees of the node, with real sockets: one node, one origin, and a path for each test."""
 
 from collections.abc import Iterator
 
@@ -7,16 +7,16 @@ import pytest
 from tests.support import Node, Origin
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def origin() -> Iterator[Origin]:
-    """A scripted origin that the module's tests share."""
+    """A scripted origin that the tests of this folder share."""
     with Origin() as started:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def node(origin: Origin) -> Iterator[Node]:
-    """A node with one worker and the default configuration that the module's tests share."""
+    """A node with one worker and the default configuration that the tests of this folder share."""
     with Node(origin.url) as started:
         yield started
 
