@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.node import cached
+from edgeproxy.node.purging import running
 from tests.support import Node, Origin, reply, until
 
 StartNode = Callable[..., Node]
@@ -51,14 +53,20 @@ def shown(node: Node, url: str) -> dict[str, Any]:
     return found
 
 
+def in_store(node: Node, url: str, count: int = 1) -> None:
+    """Wait until the store has so many responses for a URL."""
+    place = running(node.runtime_dir)
+    until(
+        lambda: sum("store" in one.tiers for one in cached.show(place, url).found) >= count,
+        "the response to be in the store",
+    )
+
+
 def copies(node: Node, url: str) -> list[dict[str, Any]]:
     """What is shown once the store has it, too."""
-
-    def stored() -> list[dict[str, Any]]:
-        found = shown(node, url)["found"]
-        return found if any("store" in one["tiers"] for one in found) else []
-
-    return until(stored, "the response to be in the store")
+    in_store(node, url)
+    found: list[dict[str, Any]] = shown(node, url)["found"]
+    return found
 
 
 def test_show_says_what_is_stored_where_and_who_filled_it(node: Node) -> None:
@@ -79,7 +87,7 @@ def test_show_says_what_is_stored_where_and_who_filled_it(node: Node) -> None:
 
 def test_show_for_people_says_the_same(node: Node) -> None:
     trace_id = ask(node, "/people", "Accept-Language: de")
-    copies(node, f"{SITE}/people")
+    in_store(node, f"{SITE}/people")
     first, blank, head, *rows = node.command("cache", "show", f"{SITE}/people").stdout.splitlines()
     assert (first, blank) == (f"{SITE}/people", "")
     assert head.startswith("fresh status 200, 5 bytes, age ")
@@ -95,24 +103,22 @@ def test_each_variant_is_shown(node: Node) -> None:
     ask(node, "/variants", "Accept-Language: de")
     ask(node, "/variants", "Accept-Language: fr")
     ask(node, "/variants")
-
-    def found() -> set[str | None]:
-        kept = copies(node, f"{SITE}/variants")
-        return {one["copy"]["vary"]["accept-language"] for one in kept if "store" in one["tiers"]}
-
-    until(lambda: found() == {"de", "fr", None}, "all three to be in the store")
+    in_store(node, f"{SITE}/variants", 3)
+    kept = shown(node, f"{SITE}/variants")["found"]
+    stored = [one["copy"]["vary"]["accept-language"] for one in kept if "store" in one["tiers"]]
+    assert set(stored) == {"de", "fr", None}
 
 
 def test_a_url_is_looked_up_as_it_is_keyed(node: Node) -> None:
     ask(node, "/keyed")
-    copies(node, "https://EDGE.test/keyed#part")
+    assert copies(node, "https://EDGE.test/keyed#part")
     assert shown(node, f"{SITE}/keyed?other")["found"] == []
     assert node.command("cache", "show", f"{SITE}/keyed?other").stdout == f"{SITE}/keyed?other\nnothing is stored\n"
 
 
 def test_what_was_purged_is_gone_or_on_its_way(node: Node) -> None:
     ask(node, "/gone")
-    copies(node, f"{SITE}/gone")
+    in_store(node, f"{SITE}/gone")
     node.command("purge", "--soft", f"{SITE}/gone")
     assert {one["copy"]["state"] for one in shown(node, f"{SITE}/gone")["found"]} == {"stale"}
     node.command("purge", f"{SITE}/gone")
@@ -125,8 +131,7 @@ def test_it_says_why_responses_are_not_stored(node: Node) -> None:
     assert "not stored because of private, remembered for 1" in node.command("cache", "show", f"{SITE}/private").stdout
 
 
-def test_a_worker_that_does_not_answer_is_named(start_node: StartNode, origin: Origin) -> None:
-    node = start_node(origin.url, workers=2)
+def test_a_worker_that_does_not_answer_is_named(node: Node) -> None:
     stuck = node.worker(1).pid
     os.kill(stuck, signal.SIGSTOP)
     try:
@@ -141,7 +146,7 @@ def test_a_worker_that_does_not_answer_is_named(start_node: StartNode, origin: O
 def test_a_worker_that_took_anothers_place_answers(start_node: StartNode, origin: Origin) -> None:
     node = start_node(origin.url)
     ask(node, "/x")
-    copies(node, f"{SITE}/x")
+    in_store(node, f"{SITE}/x")
     node.kill_worker()
     ask(node, "/x")
     (kept,) = shown(node, f"{SITE}/x")["found"]
@@ -156,7 +161,7 @@ def test_a_worker_that_took_anothers_place_answers(start_node: StartNode, origin
 def test_the_store_is_shown_though_a_worker_does_without_it(start_node: StartNode, origin: Origin) -> None:
     node = start_node(origin.url, workers=2)
     ask(node, "/x")
-    copies(node, f"{SITE}/x")
+    in_store(node, f"{SITE}/x")
     (node.runtime_dir / "cache" / "store" / "damaged").write_text("for who comes next")
     node.kill_worker(0)
     assert any("store" in one["tiers"] for one in shown(node, f"{SITE}/x")["found"])
@@ -169,12 +174,13 @@ def test_stats_count_what_is_there_and_what_requests_found(start_node: StartNode
     for _ in range(3):
         ask(node, "/x")
 
-    def counted() -> dict[str, Any] | None:
-        seen: dict[str, Any] = json.loads(node.command("cache", "stats", "--json").stdout)
-        (worker,) = seen["workers"]
-        return seen if seen["store"]["entries"] and worker["memory_entries"] else None
+    def counted() -> bool:
+        seen = cached.stats(running(node.runtime_dir))
+        (worker,) = seen.workers
+        return bool(seen.store and seen.store.entries and worker.memory_entries)
 
-    seen = until(counted, "the response to be counted")
+    until(counted, "the response to be counted")
+    seen = json.loads(node.command("cache", "stats", "--json").stdout)
     (worker,) = seen["workers"]
     assert (worker["memory_entries"], worker["evictions"]) == (1, 0)
     assert worker["memory_bytes"] > 5

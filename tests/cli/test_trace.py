@@ -67,8 +67,6 @@ class TestSwitching:
         enabled = last.endswith("on\n")
         until(lambda: traced(node) == {(enabled, True)}, "the workers to follow the file")
 
-
-class TestWhatCannotBe:
     def test_on_against_another_line_of_the_file_is_said(self, node: Node) -> None:
         node.env_file.write_text("OTEL_TRACES_EXPORTER=none\n")
         done = node.command("trace", "on", check=False)
@@ -97,10 +95,7 @@ class TestWhatCannotBe:
         assert "OTEL_TRACES_SAMPLER" in done.stderr
         assert traced(node) == {(True, True)}
 
-
-class TestWaiting:
-    def test_a_worker_that_does_not_confirm_is_named(self, start_node: StartNode) -> None:
-        node = start_node(workers=2)
+    def test_a_worker_that_does_not_confirm_is_named(self, node: Node) -> None:
         stuck = node.worker(1).pid
         os.kill(stuck, signal.SIGSTOP)
         try:
@@ -111,8 +106,7 @@ class TestWaiting:
         assert f"not confirmed in 0.5 s by worker 1 (pid {stuck})" in done.stderr
         until(lambda: traced(node) == {(False, True)}, "both to follow in the end")
 
-    def test_a_supervisor_that_does_not_read_is_said(self, start_node: StartNode) -> None:
-        node = start_node()
+    def test_a_supervisor_that_does_not_read_is_said(self, node: Node) -> None:
         os.kill(node.supervisor_pid, signal.SIGSTOP)
         try:
             done = node.command("trace", "off", "--timeout", "0.5", check=False)
@@ -121,11 +115,25 @@ class TestWaiting:
         assert done.returncode == 1
         assert f"the node has not read {node.env_file} in 0.5 s" in done.stderr
 
-    def test_it_works_with_the_scribe_dead(self, start_node: StartNode) -> None:
-        node = start_node()
-        os.kill(node.scribe_pid, signal.SIGSTOP)
-        assert "confirmed by 1 worker\n" in node.command("trace", "off").stdout
-        os.kill(node.scribe_pid, signal.SIGCONT)
+    def test_works_with_the_scribe_dead(self, node: Node) -> None:
+        scribe = node.scribe_pid
+        os.kill(scribe, signal.SIGSTOP)
+        try:
+            assert "confirmed by 2 workers\n" in node.command("trace", "off").stdout
+        finally:
+            os.kill(scribe, signal.SIGCONT)
+
+    def test_shows_in_the_status_with_the_settings_and_each_workers_state(self, node: Node) -> None:
+        node.env_file.write_text(
+            "EDGEPROXY_TRACING=off\nOTEL_TRACES_SAMPLER=traceidratio\nOTEL_TRACES_SAMPLER_ARG=0.125\n"
+        )
+        until(lambda: traced(node) == {(False, True)}, "tracing to be off")
+        shown = node.command("trace", "status").stdout
+        assert "tracing off, sampler traceidratio, ratio 0.125" in shown
+        assert str(node.env_file) in shown
+        for worker in node.status().workers:
+            (line,) = (line.split() for line in shown.splitlines() if str(worker.pid) in line)
+            assert line == [str(worker.index), str(worker.pid), "off", "yes"]
 
 
 class TestWithoutANode:
@@ -149,14 +157,3 @@ class TestWithoutANode:
         command = [sys.executable, "-m", "edgeproxy", "trace", "status", "--runtime-dir", str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (1, f"edgeproxy: no node runs on {tmp_path}\n")
-
-
-def test_status_shows_the_settings_and_each_workers_state(node: Node) -> None:
-    node.env_file.write_text("EDGEPROXY_TRACING=off\nOTEL_TRACES_SAMPLER=traceidratio\nOTEL_TRACES_SAMPLER_ARG=0.125\n")
-    until(lambda: traced(node) == {(False, True)}, "tracing to be off")
-    shown = node.command("trace", "status").stdout
-    assert "tracing off, sampler traceidratio, ratio 0.125" in shown
-    assert str(node.env_file) in shown
-    for worker in node.status().workers:
-        (line,) = (line.split() for line in shown.splitlines() if str(worker.pid) in line)
-        assert line == [str(worker.index), str(worker.pid), "off", "yes"]

@@ -109,6 +109,23 @@ class TestTheFile:
         until(lambda: none_traces(node), "tracing to be off")
         assert node.status().tracing.epoch == before + 1
 
+    def test_is_read_on_sighup_too(self, node: Node) -> None:
+        os.kill(node.supervisor_pid, signal.SIGSTOP)
+        written(node.env_file, "EDGEPROXY_TRACING=off\n")
+        node.signal(signal.SIGHUP)
+        os.kill(node.supervisor_pid, signal.SIGCONT)
+        until(lambda: none_traces(node), "tracing to be off", timeout=PROMPT_S)
+        assert node.status().generation == 1
+
+    def test_takes_effect_within_a_second_on_a_busy_node(self, node: Node) -> None:
+        with Load(node.port, keep_alive=True) as load:
+            for text, done in (("off", none_traces), ("on", all_trace)) * 3:
+                written(node.env_file, f"EDGEPROXY_TRACING={text}\n")
+                begun = time.monotonic()
+                until(lambda done=done: done(node), text)
+                assert time.monotonic() - begun < PROMPT_S
+        assert not load.failures
+
 
 class TestOff:
     def test_ids_are_still_minted_and_nothing_is_sampled(self, node: Node) -> None:
@@ -192,16 +209,6 @@ class TestABrokenFile:
         until(lambda: none_traces(node), "tracing to be off", timeout=PROMPT_S)
 
 
-class TestSighup:
-    def test_reads_the_file_too(self, node: Node) -> None:
-        os.kill(node.supervisor_pid, signal.SIGSTOP)
-        written(node.env_file, "EDGEPROXY_TRACING=off\n")
-        node.signal(signal.SIGHUP)
-        os.kill(node.supervisor_pid, signal.SIGCONT)
-        until(lambda: none_traces(node), "tracing to be off", timeout=PROMPT_S)
-        assert node.status().generation == 1
-
-
 class TestTheEnvironment:
     def test_a_line_that_systemd_passed_on_goes_with_its_line(self, start_node: Callable[..., Node]) -> None:
         """EnvironmentFile puts the file into the process's environment; removing the line must still switch."""
@@ -244,16 +251,6 @@ def test_it_does_not_wait_for_a_reload_that_takes_its_time(start_node: Callable[
     os.kill(scribe, signal.SIGCONT)
     until(lambda: node.status().state == "running", "the reload to be done")
     assert not node.status().tracing.enabled
-
-
-def test_the_effect_is_there_within_a_second_on_a_busy_node(node: Node) -> None:
-    with Load(node.port, keep_alive=True) as load:
-        for text, done in (("off", none_traces), ("on", all_trace)) * 3:
-            written(node.env_file, f"EDGEPROXY_TRACING={text}\n")
-            begun = time.monotonic()
-            until(lambda done=done: done(node), text)
-            assert time.monotonic() - begun < PROMPT_S
-    assert not load.failures
 
 
 def _restarted(node: Node, environ: dict[str, str]) -> Node:
