@@ -94,6 +94,19 @@ class TestServing:
 
 
 class TestReplacing:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def slow(cls) -> Iterator[Origin]:
+        with Origin() as origin:
+            yield origin
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def node(cls, slow: Origin) -> Iterator[Node]:
+        """Of one worker; whoever of its processes dies is replaced."""
+        with Node(slow.url) as node:
+            yield node
+
     def test_a_worker_that_died_is_replaced_at_once(self, start_node: StartNode) -> None:
         node = start_node(workers=2)
         before = {worker.index: worker.pid for worker in node.status().workers}
@@ -105,10 +118,7 @@ class TestReplacing:
         (died,) = events(node, "process_died")
         assert (died["name"], died["pid"], died["how"]) == ("worker 0", before[0], "killed by SIGKILL")
 
-    def test_connections_that_wait_when_the_only_worker_dies_are_served_by_the_next(
-        self, start_node: StartNode
-    ) -> None:
-        node = start_node()
+    def test_connections_that_wait_when_the_only_worker_dies_are_served_by_the_next(self, node: Node) -> None:
         os.kill(node.worker().pid, signal.SIGSTOP)
         clients = [node.connect() for _ in range(20)]
         for client in clients:
@@ -116,30 +126,34 @@ class TestReplacing:
         os.kill(node.worker().pid, signal.SIGKILL)
         assert [client.response().status for client in clients] == [200] * 20
 
-    def test_a_request_that_was_in_flight_gets_its_line(self, origin: Origin, start_node: StartNode) -> None:
+    def test_a_request_that_was_in_flight_gets_its_line(self, slow: Origin, node: Node) -> None:
         gate = threading.Event()
-        origin.on("/slow", gated(gate, reply()))
-        node = start_node()
+        slow.on("/slow", gated(gate, reply()))
         with node.connect() as client:
             client.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            origin.wait_for("/slow")
+            slow.wait_for("/slow")
             until(lambda: [one.stage for one in node.status().requests] == ["request_sent"], "the stage to show")
             node.kill_worker()
-        (line,) = node.log_lines(1)
+        (line,) = until(lambda: [line for line in node.lines() if line["path"] == "/slow"], "its line")
         assert (line["path"], line["outcome"], line["stage"]) == ("/slow", "lost", "request_sent")
 
-    def test_a_scribe_that_died_is_replaced_and_no_line_is_lost_or_doubled(self, start_node: StartNode) -> None:
-        node = start_node()
+    def test_a_scribe_that_died_is_replaced_and_no_line_is_lost_or_doubled(self, node: Node) -> None:
+        path, restarts = "/each-once", node.status().scribe_restarts
         trace_ids = []
         with node.connect() as client:
             for number in range(30):
-                trace_ids.append(client.get("/").trace_id)
+                trace_ids.append(client.get(path).trace_id)
                 if number % 10 == 5:
                     dead = node.scribe_pid
                     os.kill(dead, signal.SIGKILL)
                     until(lambda dead=dead: node.scribe_pid not in {0, dead}, "the scribe to be replaced")
-        assert [line["trace_id"] for line in node.log_lines(30)] == trace_ids
-        assert node.status().scribe_restarts == 3
+
+        def written() -> list[str]:
+            return [line["trace_id"] for line in node.lines() if line["path"] == path]
+
+        until(lambda: len(written()) >= 30, "every line")
+        assert written() == trace_ids
+        assert node.status().scribe_restarts == restarts + 3
 
 
 class TestEnding:

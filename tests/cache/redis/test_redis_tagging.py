@@ -35,15 +35,15 @@ def start(start_node: Start, redis_cluster: RedisServers) -> Start:
 
 
 @pytest.fixture
-def monitors(redis_cluster: RedisServers) -> Iterator[list[Monitored]]:
+def monitors(shared_redis_cluster: RedisServers) -> Iterator[list[Monitored]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(redis_cluster.monitor(master)) for master in redis_cluster.masters()]
+        yield [stack.enter_context(shared_redis_cluster.monitor(master)) for master in shared_redis_cluster.masters()]
 
 
 @pytest.fixture
-def all_is_slow(redis_cluster: RedisServers) -> Iterator[None]:
+def all_is_slow(shared_redis_cluster: RedisServers) -> Iterator[None]:
     """Have SLOWLOG show every command."""
-    clients = [redis_cluster.client(node) for node in redis_cluster.nodes]
+    clients = [shared_redis_cluster.client(node) for node in shared_redis_cluster.nodes]
     was = [client.config_get("slowlog-log-slower-than", "slowlog-max-len") for client in clients]
     for client in clients:
         client.config_set("slowlog-log-slower-than", 0)
@@ -76,25 +76,82 @@ def slow(cluster: RedisServers) -> list[str]:
     ]
 
 
-def test_a_miss_its_store_and_a_hit_show_their_traceparents_in_monitor(
-    start: Start, origin: Origin, monitors: list[Monitored], subtests: pytest.Subtests
-) -> None:
-    origin.on("/page", reply(b"page", CACHED))
-    for mode in MODES:
-        with subtests.test(mode=mode):
-            node = start(tag_operations=mode, prefix=mode)
-            miss = ask(node, "/page")
-            hit = ask(node, "/page")
-            assert [(one["op"], one["outcome"]) for one in miss["store"]] == [("MGET", "miss"), ("SET", "ok")]
-            assert [(one["op"], one["outcome"]) for one in hit["store"]] == [("MGET", "hit")]
-            lines = [line for monitor in monitors for line in monitor.flushed()]
-            word = {"plain": ("MGET", "SET"), "function": ("FCALL_RO", "FCALL")}[mode]
-            for record, op, command in ((miss, "MGET", word[0]), (miss, "SET", word[1]), (hit, "MGET", word[0])):
-                assert any(f'"{command}"' in line for line in tagged(record, op, lines)), (op, lines)
-            writes = [line for line in lines if f'"{word[1]}"' in line and f"{mode}:1:{{" in line and "/page}" in line]
-            assert writes
-            assert set(writes) <= set(tagged(miss, "SET", lines)), "head and body"
-            assert miss["store"][0]["span_id"] != miss["store"][1]["span_id"] != miss["span_id"]
+class TestEitherWay:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls) -> Iterator[Origin]:
+        with Origin() as origin:
+            yield origin
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def edges(cls, site: Origin, shared_redis_cluster: RedisServers) -> Iterator[dict[str, Node]]:
+        """A node for each way of tagging, by its name; each test asks for other paths."""
+        shared_redis_cluster.wait_ready()
+        shared_redis_cluster.flush()
+        redis = {"nodes": shared_redis_cluster.addresses}
+        with ExitStack() as stack:
+            nodes = {}
+            for mode in MODES:
+                own = {**redis, "tag_operations": mode, "prefix": mode}
+                node = Node(site.url, cache={"store": "redis", "memory_bytes": 0, "redis": own})
+                nodes[mode] = stack.enter_context(node)
+                until(lambda node=node: READY in node.stderr, "the node to use Redis")  # type: ignore[misc]
+            yield nodes
+
+    def test_a_miss_its_store_and_a_hit_show_their_traceparents_in_monitor(
+        self, edges: dict[str, Node], site: Origin, monitors: list[Monitored], subtests: pytest.Subtests
+    ) -> None:
+        site.on("/seen", reply(b"page", CACHED))
+        for mode, node in edges.items():
+            with subtests.test(mode=mode):
+                miss = ask(node, "/seen")
+                hit = ask(node, "/seen")
+                assert [(one["op"], one["outcome"]) for one in miss["store"]] == [("MGET", "miss"), ("SET", "ok")]
+                assert [(one["op"], one["outcome"]) for one in hit["store"]] == [("MGET", "hit")]
+                lines = [line for monitor in monitors for line in monitor.flushed()]
+                word = {"plain": ("MGET", "SET"), "function": ("FCALL_RO", "FCALL")}[mode]
+                for record, op, command in ((miss, "MGET", word[0]), (miss, "SET", word[1]), (hit, "MGET", word[0])):
+                    assert any(f'"{command}"' in line for line in tagged(record, op, lines)), (op, lines)
+                writes = [
+                    line for line in lines if f'"{word[1]}"' in line and f"{mode}:1:{{" in line and "/seen}" in line
+                ]
+                assert writes
+                assert set(writes) <= set(tagged(miss, "SET", lines)), "head and body"
+                assert miss["store"][0]["span_id"] != miss["store"][1]["span_id"] != miss["span_id"]
+
+    def test_a_discard_shows_its_traceparent_in_monitor(
+        self, edges: dict[str, Node], site: Origin, monitors: list[Monitored], subtests: pytest.Subtests
+    ) -> None:
+        for mode, node in edges.items():
+            with subtests.test(mode=mode):
+                site.on("/discarded", reply(b"page", "Cache-Control: max-age=600", 'ETag: "1"'))
+                ask(node, "/discarded")
+                site.on("/discarded", reply(b"mine", "Cache-Control: no-store"))
+                record = ask(node, "/discarded", "Cache-Control: no-cache")
+                # SET: that it is not to be stored
+                assert [one["op"] for one in record["store"]] == ["MGET", "UNLINK", "SET"], record
+                lines = [line for monitor in monitors for line in monitor.flushed()]
+                word = {"plain": "UNLINK", "function": "FCALL"}[mode]
+                assert any(f'"{word}"' in line for line in tagged(record, "UNLINK", lines)), lines
+
+    def test_slowlog_shows_the_traceparents_of_long_urls_too(
+        self,
+        edges: dict[str, Node],
+        site: Origin,
+        shared_redis_cluster: RedisServers,
+        all_is_slow: None,
+        subtests: pytest.Subtests,
+    ) -> None:
+        for mode, node in edges.items():
+            with subtests.test(mode=mode):
+                site.on(LONG, reply(b"page", CACHED, 'ETag: "1"'))
+                miss, hit = ask(node, LONG), ask(node, LONG)
+                site.on(LONG, reply(b"mine", "Cache-Control: no-store"))
+                gone = ask(node, LONG, "Cache-Control: no-cache")
+                lines = slow(shared_redis_cluster)
+                for record, op in ((miss, "MGET"), (miss, "SET"), (hit, "MGET"), (gone, "UNLINK")):
+                    assert tagged(record, op, lines), (op, lines)
 
 
 def test_functions_that_redis_has_forgotten_are_loaded_again(
@@ -106,37 +163,6 @@ def test_functions_that_redis_has_forgotten_are_loaded_again(
     for master in redis_cluster.masters():
         master.command("FUNCTION", "FLUSH", "SYNC")
     until(lambda: ask(node, "/forgotten")["cache"] == "HIT", "a hit again")
-
-
-def test_a_discard_shows_its_traceparent_in_monitor(
-    start: Start, origin: Origin, monitors: list[Monitored], subtests: pytest.Subtests
-) -> None:
-    for mode in MODES:
-        with subtests.test(mode=mode):
-            origin.on("/page", reply(b"page", "Cache-Control: max-age=600", 'ETag: "1"'))
-            node = start(tag_operations=mode, prefix=mode)
-            ask(node, "/page")
-            origin.on("/page", reply(b"mine", "Cache-Control: no-store"))
-            record = ask(node, "/page", "Cache-Control: no-cache")
-            assert [one["op"] for one in record["store"]] == ["MGET", "UNLINK", "SET"], record  # SET: not to be stored
-            lines = [line for monitor in monitors for line in monitor.flushed()]
-            word = {"plain": "UNLINK", "function": "FCALL"}[mode]
-            assert any(f'"{word}"' in line for line in tagged(record, "UNLINK", lines)), lines
-
-
-def test_slowlog_shows_the_traceparents_of_long_urls_too(
-    start: Start, origin: Origin, redis_cluster: RedisServers, all_is_slow: None, subtests: pytest.Subtests
-) -> None:
-    for mode in MODES:
-        with subtests.test(mode=mode):
-            origin.on(LONG, reply(b"page", CACHED, 'ETag: "1"'))
-            node = start(tag_operations=mode, prefix=mode)
-            miss, hit = ask(node, LONG), ask(node, LONG)
-            origin.on(LONG, reply(b"mine", "Cache-Control: no-store"))
-            gone = ask(node, LONG, "Cache-Control: no-cache")
-            lines = slow(redis_cluster)
-            for record, op in ((miss, "MGET"), (miss, "SET"), (hit, "MGET"), (gone, "UNLINK")):
-                assert tagged(record, op, lines), (op, lines)
 
 
 def test_without_tags_no_command_shows_a_trace_but_what_is_stored_still_says_who_filled_it(
