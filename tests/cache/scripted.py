@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import count
 
 from edgeproxy.cache.embedded import EmbeddedStore
 from tests.support import Conversation, Handler, Node, Received, Response, raw, reply, until
@@ -15,6 +16,7 @@ STALE = "Cache-Control: max-age=0"
 """Stored where there is a validator, and asked about each time."""
 SLOW_S = 10
 """What a busy machine may take between two requests, seconds."""
+_changes = count(77)
 
 
 def path_for(name: str, *, under: str = "app") -> str:
@@ -101,7 +103,7 @@ def other_processes(node: Node, how: str) -> None:
         assert node.stop() == 0
         node.start()
     elif how == "reload":
-        node.write_config(limits={"headers": 77})
+        node.write_config(limits={"headers": next(_changes)})
         node.signal(signal.SIGHUP)
     else:
         node.kill_worker()
