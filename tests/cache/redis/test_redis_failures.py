@@ -421,7 +421,8 @@ def test_full_memory_is_read_from_all_the_same(cluster: RedisServers, edges: Edg
         until(lambda: edges.is_hit("/refused"), "room for what was refused")
         load.more()
     assert not load.failures
-    assert set(edges.errors_of(edges.bare)) == {refused["store"][1]["error"]}
+    errors = set(edges.errors_of(edges.bare)) - {LATE}  # which on a busy machine may be, memory or not
+    assert errors == {refused["store"][1]["error"]}
     assert OPENED not in edges.stderr(edges.bare), "a node that says no is there"
 
 
