@@ -100,6 +100,8 @@ class ScriptHost:
         """In how many generations a script still is, by its module's identity."""
         self._stamps: dict[str, Stamp | None] = {}
         self._clients: dict[ClientConnection, connection.Client] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Hooks of clients that wait for something."""
         self._all = _AllScripts()
         self._master: EdgeMaster
 
@@ -137,7 +139,10 @@ class ScriptHost:
                 self._live(script, "running")
 
     async def finish(self) -> None:
-        """The worker ends: tell the scripts, and wait for those that wait for something, within `addons.timeout`."""
+        """The worker ends: tell the scripts, and wait for those that wait for something, within `addons.timeout`; those
+        that are still told of their clients' ends come first.
+        """
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         told = [self._live(script, "done") for script in self._scripts.values() if script is not None]
         await asyncio.gather(*(task for task in told if task is not None))
 
@@ -278,7 +283,7 @@ class ScriptHost:
         hooks = self.chain.hooks.get("client_connected")
         if hooks:
             seen = self.client_of(client)
-            self.calls.all(hooks, (seen,), _Outside(), lambda: client.close() if seen.error else None)
+            self._under_way(self.calls.all(hooks, (seen,), _Outside(), lambda: client.close() if seen.error else None))
 
     def disconnected(self, client: ClientConnection) -> None:
         """A client's connection is closed."""
@@ -287,8 +292,13 @@ class ScriptHost:
             seen = self.client_of(client)
             seen.state = connection.ConnectionState.CLOSED
             seen.timestamp_end = time.time()
-            self.calls.all(hooks, (seen,), _Outside(), _nothing)
+            self._under_way(self.calls.all(hooks, (seen,), _Outside(), _nothing))
         self._clients.pop(client, None)
+
+    def _under_way(self, task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
 
 def _identity(script: Script) -> int:
