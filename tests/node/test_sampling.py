@@ -31,10 +31,17 @@ def shared(origin: Origin) -> Iterator[Node]:
         yield node
 
 
+def write(node: Node, text: str) -> None:
+    """Replace the environment file: one that is written in place may be read while it is empty."""
+    new = node.env_file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(node.env_file)
+
+
 def say(node: Node, **variables: object) -> None:
     """Have the environment file say this, and wait until every worker acts on it."""
     before = node.status().tracing.epoch
-    node.env_file.write_text("".join(f"EDGEPROXY_TRACING_{name}='{value}'\n" for name, value in variables.items()))
+    write(node, "".join(f"EDGEPROXY_TRACING_{name}='{value}'\n" for name, value in variables.items()))
     until(lambda: node.status().tracing.epoch > before, "the file to be read")
     confirmed(node)
 
@@ -107,7 +114,7 @@ def test_the_adaptive_ratio_begins_with_everything(shared: Node) -> None:
 
 def test_what_is_said_wrong_changes_nothing(shared: Node) -> None:
     say(shared, RULES="[{ ratio = 1 }]")
-    shared.env_file.write_text("EDGEPROXY_TRACING_RULES='[{ ratio = 2 }]'\n")
+    write(shared, "EDGEPROXY_TRACING_RULES='[{ ratio = 2 }]'\n")
     until(lambda: "EDGEPROXY_TRACING_RULES" in shared.status().last_error, "the error to show")
     assert why(shared) == (True, "rule")
     shared.env_file.unlink()
