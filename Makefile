@@ -14,7 +14,8 @@ INSTALLED := .venv/.installed
 COMPILED := build/compiled/.stamp
 ARGS ?=
 UPGRADE ?=
-# Tests at a time. Most of them wait (for a node, for a timeout), so there are two for each processor.
+# Tests at a time. Most of them wait (for a node, for a timeout), so there are two for each processor. Modules are taken as
+# they come: by their number of tests, as is xdist's way, those with few and long ones would be left for the end.
 JOBS ?= $(shell expr 2 '*' $$(nproc))
 PYTHON ?=
 
@@ -51,7 +52,7 @@ tools: ## install what the tests run beside the node (redis-server, nginx, wrk, 
 
 test: setup ## run all tests (brings the tools along where it may)
 	@{ scripts/apt-install.sh $(TEST_TOOLS) && scripts/node-packages.sh; } || echo "Tests that need what is missing are skipped." >&2
-	@exec $(BIN)/python -m pytest --numprocesses $(if $(filter 1,$(JOBS)),0,$(JOBS)) --dist loadscope $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses $(if $(filter 1,$(JOBS)),0,$(JOBS)) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: setup ## check style, formatting and types
 	$(BIN)/ruff check

@@ -18,7 +18,8 @@ from edgeproxy.scripting import spans
 from edgeproxy.scripting.chain import Hook
 from edgeproxy.scripting.edge import Edge
 from edgeproxy.scripting.errors import FAILED, KILLED, ChangeError
-from edgeproxy.scripting.messages import Snapshot, Stream, check_types, flow_of, restore, snapshot
+from edgeproxy.scripting.messages import Stream, flow_of
+from edgeproxy.scripting.snapshots import Snapshot, check_types, restore, snapshot
 
 if TYPE_CHECKING:
     from edgeproxy.proxy.scripted import ScriptedPipeline

@@ -17,6 +17,10 @@ from textwrap import dedent
 from typing import Any, Self
 from urllib.parse import quote
 
+from mitmproxy import http
+
+from edgeproxy.scripting.messages import Came, client_of, flow_of
+from tests.proxy.builders import an_exchange
 from tests.support import Client, Node, Origin, Record, Response, request, until
 
 DOES = '''
@@ -249,3 +253,10 @@ class Site:
     def in_flight(self, path: str) -> list[str]:
         """The stages of the requests for a path that are under way."""
         return [one.stage for one in self.node.status().requests if one.path == path]
+
+
+def a_flow(*lines: tuple[bytes, bytes], body: bytes = b"", **options: Any) -> tuple[http.HTTPFlow, Came]:
+    """A flow whose body has been held."""
+    flow, came = flow_of(an_exchange(*lines, **options), client_of(("192.0.2.7", 1), ("192.0.2.1", 80), 0.0))
+    flow.request.data.content = body
+    return flow, came

@@ -15,6 +15,8 @@ READY = "redis: the purge rules are known"
 CACHED = "Cache-Control: max-age=600"
 MODES = ("plain", "function")
 NAMES = Names("edgeproxy")
+PATIENT_MS = 5000
+"""For a reply of Redis: a busy machine is no time-out."""
 LONG = "/" + "a-long-path-" * 10
 """Longer than what SLOWLOG shows of a word."""
 type Start = Callable[..., Node]
@@ -25,9 +27,8 @@ def start(start_node: Start, redis_cluster: RedisServers) -> Start:
     """Start a node that keeps everything in Redis: `start(tag_operations="function")`."""
 
     def started(**redis: Any) -> Node:
-        node = start_node(
-            cache={"store": "redis", "memory_bytes": 0, "redis": {"nodes": redis_cluster.addresses, **redis}}
-        )
+        table = {"nodes": redis_cluster.addresses, "timeout_ms": PATIENT_MS, **redis}
+        node = start_node(cache={"store": "redis", "memory_bytes": 0, "redis": table})
         until(lambda: READY in node.stderr, "the node to use Redis")
         return node
 
@@ -89,7 +90,7 @@ class TestEitherWay:
         """A node for each way of tagging, by its name; each test asks for other paths."""
         shared_redis_cluster.wait_ready()
         shared_redis_cluster.flush()
-        redis = {"nodes": shared_redis_cluster.addresses}
+        redis = {"nodes": shared_redis_cluster.addresses, "timeout_ms": PATIENT_MS}
         with ExitStack() as stack:
             nodes = {}
             for mode in MODES:
